@@ -1,0 +1,113 @@
+"""The assessment of one case: what clinicians read and services store. Its JSON form is stable.
+
+Holds results only; it decides nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid")
+
+NOTICE = "Decision support, not a medical device; the models are not clinically validated. A clinician decides."
+
+
+class PossibleCondition(BaseModel):
+    """One condition of the differential; `severity` 1 is the most severe."""
+
+    model_config = _FROZEN
+
+    condition: str
+    name_en: str
+    name_ur: str
+    icd10: str | None
+    probability: float
+    severity: int | None
+
+
+class LesionAssessment(BaseModel):
+    """The most worrying of the case's photos."""
+
+    model_config = _FROZEN
+
+    photo: str
+    label: str
+    probabilities: dict[str, float]
+    malignancy_probability: float
+    quality_problems: tuple[str, ...]
+
+
+class Reason(BaseModel):
+    """One line of why: from a rule, the referrer, a model, a finding; `could_change` names what is not known."""
+
+    model_config = _FROZEN
+
+    kind: Literal["rule", "referrer", "model", "finding", "could_change", "policy"]
+    direction: Literal["for", "against", "open"]
+    text: str
+    text_ur: str = ""
+
+
+class Review(BaseModel):
+    """Whether a person must look at the case besides its turn in the queue, and why."""
+
+    model_config = _FROZEN
+
+    needed: bool
+    why: tuple[str, ...]
+
+
+class BundleName(BaseModel):
+    """The bundle that a score came from."""
+
+    model_config = _FROZEN
+
+    version: str
+    sha256: str
+
+
+class Provenance(BaseModel):
+    """All that it takes to compute the assessment again: code, rules, policy, bundles and the input's hash."""
+
+    model_config = _FROZEN
+
+    nabz_version: str
+    rule_version: str
+    policy_sha256: str
+    bundles: dict[str, BundleName]
+    input_sha256: str
+
+
+class Assessment(BaseModel):
+    """The result for one case. `rank` counts from 1 within the batch; probabilities are in [0, 1].
+
+    `level` is at most `floor_level`, the least urgent level that rules allow. `scored_by` says what ranked it.
+    """
+
+    model_config = _FROZEN
+
+    case_id: str
+    rank: int
+    level: int
+    level_name: str
+    wait_cap_minutes: int
+    received_at: str
+    emergency_probability: float | None
+    critical_probability: float | None
+    floor_level: int
+    scored_by: Literal["models and rules", "rules alone", "nothing"]
+    red_flags: tuple[str, ...]
+    differential: tuple[PossibleCondition, ...]
+    prediction_set: tuple[str, ...]
+    specialty: str
+    lesion: LesionAssessment | None
+    news2: dict[str, Any] | None
+    unknown_vitals: tuple[str, ...]
+    findings: dict[str, str | tuple[str, ...]]
+    not_understood: tuple[str, ...]
+    review: Review
+    reasons: tuple[Reason, ...]
+    provenance: Provenance
+    notice: str = NOTICE

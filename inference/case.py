@@ -1,0 +1,226 @@
+"""The case: what a health worker sends, with units in the names and missing meaning unknown.
+
+`read_case` never loses a case: a field that cannot be right is set aside and named, the rest is kept.
+This module does not know files, models, rules or what the findings' codes mean.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+Sex = Literal["female", "male", "unknown"]
+Consciousness = Literal["A", "C", "V", "P", "U"]
+Priority = Literal["routine", "urgent", "asap", "stat"]
+Arrival = Literal["ambulance", "other"]
+Location = tuple[int | str, ...]
+
+PRESENT = "present"
+ABSENT = "absent"
+
+_FROZEN = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
+_SHOWN_VALUE_LENGTH = 24
+_NUMERIC_LIMITS = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le"}
+
+
+def _finding_value(value: Any) -> Any:
+    """Accept the spellings that forms and spreadsheets produce for a finding's value."""
+    if isinstance(value, bool):
+        return PRESENT if value else ABSENT
+    if isinstance(value, int | float):
+        return f"{value:g}"
+    return value
+
+
+FindingValue = Annotated[str | tuple[str, ...], BeforeValidator(_finding_value)]
+
+
+class Vitals(BaseModel):
+    """Vital signs as measured; None is "not measured", never "normal".
+
+    Ranges are those a living person can show on a working device; a value outside them is a typing or device
+    error and is refused.
+    """
+
+    model_config = _FROZEN
+
+    respiratory_rate_per_minute: float | None = Field(default=None, ge=0, le=120)
+    spo2_percent: float | None = Field(default=None, ge=30, le=100)
+    on_oxygen: bool | None = None
+    systolic_mmhg: float | None = Field(default=None, ge=30, le=320)
+    diastolic_mmhg: float | None = Field(default=None, ge=10, le=220)
+    pulse_per_minute: float | None = Field(default=None, ge=0, le=330)
+    consciousness: Consciousness | None = None
+    temperature_celsius: float | None = Field(default=None, ge=24, le=45)
+    glucose_mg_dl: float | None = Field(default=None, ge=5, le=1500)
+    capillary_refill_seconds: float | None = Field(default=None, ge=0, le=20)
+
+
+class Photo(BaseModel):
+    """A photo of the skin and what the patient says of the lesion; None is "not asked".
+
+    `fitzpatrick` (skin type 1-6) is used for subgroup reports only, never as an input of the model.
+    """
+
+    model_config = _FROZEN
+
+    path: str = Field(min_length=1)
+    body_site: str | None = None
+    fitzpatrick: int | None = Field(default=None, ge=1, le=6)
+    itch: bool | None = None
+    grew: bool | None = None
+    hurt: bool | None = None
+    changed: bool | None = None
+    bleed: bool | None = None
+    elevation: bool | None = None
+
+
+class Case(BaseModel):
+    """One patient's request for advice. Age in years (fractions for infants); times carry their zone.
+
+    `findings` maps a finding's code to `present`, `absent`, a value, or several values; a code that is not there
+    is unknown. `priority` is the referrer's own; Nabz may raise it and never lowers it.
+    """
+
+    model_config = _FROZEN
+
+    case_id: str = Field(min_length=1, max_length=200)
+    received_at: datetime | None = None
+    age_years: float | None = Field(default=None, ge=0, le=125)
+    sex: Sex = "unknown"
+    complaint: str = Field(default="", max_length=20_000)
+    findings: dict[str, FindingValue] = Field(default_factory=dict)
+    vitals: Vitals = Field(default_factory=Vitals)
+    pregnant: bool | None = None
+    known_hypercapnic_failure: bool | None = None
+    photos: tuple[Photo, ...] = ()
+    district: str | None = None
+    province: str | None = None
+    arrival: Arrival | None = None
+    priority: Priority | None = None
+    prior_visits: int | None = Field(default=None, ge=0)
+
+    @field_validator("received_at")
+    @classmethod
+    def _zoned(cls, value: datetime | None) -> datetime | None:
+        """Read a time without a zone as UTC, so that two cases can always be compared."""
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+@dataclass(frozen=True, slots=True)
+class CaseReading:
+    """A case as far as it could be read, and what had to be set aside (one sentence each)."""
+
+    case: Case
+    problems: tuple[str, ...]
+
+
+def read_case(raw: Any, fallback_id: str) -> CaseReading:
+    """Read one case, setting aside every field that cannot be right.
+
+    `raw` is a mapping as parsed from JSON; anything else becomes an empty case with a problem. `fallback_id` names
+    the case when it has no usable `case_id`. Never raises for bad input.
+    """
+    if not isinstance(raw, Mapping):
+        return CaseReading(Case(case_id=fallback_id), ("the case is not an object with named fields: enter it again",))
+    fields: dict[str, Any] = _copied(raw)
+    problems: list[str] = []
+    if not str(fields.get("case_id") or "").strip():
+        fields["case_id"] = fallback_id
+        problems.append(f"case_id is missing: named {fallback_id} by its place in the file")
+    elif not isinstance(fields["case_id"], str):
+        fields["case_id"] = str(fields["case_id"])
+    while True:
+        try:
+            return CaseReading(Case.model_validate(fields), tuple(problems))
+        except ValidationError as error:
+            removed: set[Location] = set()
+            for detail in error.errors(include_url=False):
+                where = _innermost(fields, detail["loc"])
+                if not any(where[: len(earlier)] == earlier or earlier[: len(where)] == where for earlier in removed):
+                    removed.add(where)
+                    problems.append(_problem(where, dict(detail)))
+            for where in removed:
+                _set_aside(fields, where, fallback_id)
+            _drop_emptied_items(fields)
+
+
+def _copied(raw: Mapping[Any, Any]) -> dict[str, Any]:
+    """Copy the nested mappings and lists, so that setting a field aside leaves the caller's data alone."""
+
+    def copy(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(key): copy(inner) for key, inner in value.items()}
+        return [copy(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+    return {str(key): copy(value) for key, value in raw.items()}
+
+
+def _innermost(fields: dict[str, Any], location: Location) -> Location:
+    """The part of an error's location that exists in `fields`; the rest names a missing key or a kind of value."""
+    here: Any = fields
+    for depth, key in enumerate(location):
+        inside = key in here if isinstance(here, dict) else isinstance(here, list) and isinstance(key, int)
+        if not inside:
+            return location[:depth]
+        here = here[key]
+    return location
+
+
+def _set_aside(fields: dict[str, Any], where: Location, fallback_id: str) -> None:
+    """Take away what `where` names. An item of a list is only emptied, so that later indices stay true."""
+    parent: Any = fields
+    for key in where[:-1]:
+        parent = parent[key]
+    if where == ("case_id",):
+        fields["case_id"] = fallback_id
+    elif isinstance(parent, dict):
+        del parent[where[-1]]
+    else:
+        parent[where[-1]] = None
+
+
+def _drop_emptied_items(fields: dict[str, Any]) -> None:
+    if isinstance(fields.get("photos"), list):
+        fields["photos"] = [photo for photo in fields["photos"] if photo is not None]
+
+
+def _problem(location: Location, detail: dict[str, Any]) -> str:
+    """Say what was set aside, what was found and what was expected, without any free text of the patient's."""
+    name = ".".join(str(part) for part in location)
+    if detail["type"] == "extra_forbidden":
+        return f"unknown field {name} was set aside{_suggestion(location)}"
+    found = detail.get("input")
+    is_number = isinstance(found, int | float) and location[0] != "complaint"
+    is_short = is_number or (isinstance(found, str) and location[0] in ("vitals", "sex"))
+    shown = f" is {str(found)[:_SHOWN_VALUE_LENGTH]}," if is_short else ":"
+    return f"{name}{shown} {_expected(location, detail)}; it was set aside as unknown: check it and send it again"
+
+
+def _expected(location: Location, detail: dict[str, Any]) -> str:
+    """Put pydantic's complaint in the clinic's words, with both ends of a numeric range."""
+    if detail["type"] not in _NUMERIC_LIMITS:
+        return str(detail["msg"]).removesuffix(".")
+    nested: dict[str, type[BaseModel]] = {"vitals": Vitals, "photos": Photo}
+    model = nested.get(str(location[0]), Case)
+    low, high = None, None
+    for limit in model.model_fields[str(location[-1])].metadata:
+        low, high = getattr(limit, "ge", low), getattr(limit, "le", high)
+    return f"expected {low} to {high}" if high is not None else f"expected at least {low}"
+
+
+def _suggestion(location: Location) -> str:
+    """Name the known field that an unknown one resembles, if any."""
+    known = {*Case.model_fields, *Vitals.model_fields}
+    near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def known_fields() -> frozenset[str]:
+    """The names of a case's fields that are not nested: what a column may be called, besides the vitals."""
+    return frozenset(Case.model_fields)

@@ -1,0 +1,131 @@
+"""The lesion model over photos: class and malignancy probabilities, with the photo's quality beside them.
+
+Photos are decoded and scored in a few threads, one photo at a time. This module does not know urgency, the queue or
+what a probability should lead to; a photo that cannot be scored comes back as a failure with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from inference.bundle import Bundle
+from inference.case import Photo
+from inference.errors import BundleError, PhotoError
+from inference.photo import (
+    REDUCTION_RESERVE,
+    PhotoRecipe,
+    clinical_features,
+    encode_clinical,
+    normalise,
+    open_photo,
+    photo_path,
+    photo_pixels,
+    read_site,
+)
+from inference.photo_quality import PhotoQuality, judge_quality
+
+DEFAULT_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class LesionRequest:
+    """One photo to score: what the case says of it, the folder its path starts from, and the patient's age."""
+
+    photo: Photo
+    folder: Path
+    age_years: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LesionScore:
+    """The model's answer for one photo: probabilities in [0, 1] by label, which sum to 1.
+
+    `malignancy_probability` is the sum over the malignant labels; `notes` say what of the input was not understood.
+    """
+
+    label: str
+    probabilities: dict[str, float]
+    malignancy_probability: float
+    quality: PhotoQuality
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LesionFailure:
+    """Why a photo has no score, for the case's review."""
+
+    reason: str
+
+
+class LesionModel:
+    """A verified lesion bundle, ready to score photos in `threads` threads.
+
+    Load the bundle with one onnxruntime thread: the threads here are the parallelism.
+    Raises BundleError when the bundle is for another task or for another version of the preprocessing.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int = DEFAULT_THREADS) -> None:
+        contract = bundle.contract
+        try:
+            sites = tuple(str(site) for site in contract.vocabulary["body_site"]["sites"])
+            words = {str(word): str(site) for word, site in contract.vocabulary["body_site"]["words"].items()}
+            features = tuple(contract.vocabulary["clinical_features"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BundleError(f"{contract.task} {contract.version}: the vocabulary lacks body_site; export again") from error
+        if features != clinical_features(sites):
+            raise BundleError(
+                f"{contract.task} {contract.version} was trained on other clinical features than this version "
+                "encodes; use the version that it was trained with, or train it again"
+            )
+        self._bundle = bundle
+        self._threads = threads
+        self._labels = tuple(label.name for label in contract.labels)
+        self._recipe = PhotoRecipe.from_contract(contract.preprocessing)
+        self._sites, self._words = sites, words
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, in the order of the model's output."""
+        return self._labels
+
+    @property
+    def malignancy_threshold(self) -> float:
+        """The operating point that the contract gives: at or above it the lesion is to be seen as malignant."""
+        return self._bundle.contract.thresholds["malignancy"]
+
+    def score(self, requests: Sequence[LesionRequest]) -> list[LesionScore | LesionFailure]:
+        """Score each photo; the answers come in the order of the requests. Never raises for a bad photo."""
+        if len(requests) < 2 or self._threads < 2:
+            return [self._score_one(request) for request in requests]
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="photo") as pool:
+            return list(pool.map(self._score_one, requests))
+
+    def _score_one(self, request: LesionRequest) -> LesionScore | LesionFailure:
+        try:
+            path = photo_path(request.folder, request.photo.path)
+            opened = open_photo(path, REDUCTION_RESERVE * self._recipe.size)
+            pixels = photo_pixels(opened.image, self._recipe.size, self._recipe.geometry)
+            clinical = encode_clinical(request.photo, request.age_years, self._sites, self._words)
+            outputs = self._bundle.run({"photo": normalise(pixels[None], self._recipe), "clinical": clinical[None]})
+        except (PhotoError, BundleError) as error:
+            return LesionFailure(str(error))
+        row, malignancy = outputs["probabilities"][0], float(outputs["malignancy_probability"][0])
+        if not (np.isfinite(row).all() and np.isfinite(malignancy)):
+            return LesionFailure(f"{path.name}: the model gave no finite probabilities; report the photo's file to who made the model")
+        return LesionScore(
+            label=self._labels[int(np.argmax(row))],
+            probabilities={label: float(value) for label, value in zip(self._labels, row, strict=True)},
+            malignancy_probability=min(max(malignancy, 0.0), 1.0),
+            quality=judge_quality(opened.image, opened.original_size),
+            notes=self._notes(request.photo),
+        )
+
+    def _notes(self, photo: Photo) -> tuple[str, ...]:
+        if photo.body_site is None or read_site(photo.body_site, self._words) is not None:
+            return ()
+        return (f"body_site was not understood and counts as unknown; the model knows {', '.join(self._sites)}",)

@@ -1,0 +1,179 @@
+"""Photos and what was said about them, as the lesion model takes them: the only preprocessing there is.
+
+Training imports this file and adds nothing but augmentation. It does not know models, labels or scores. Everything
+in a photo's file but its pixels (place, time, device) is dropped on reading.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from inference.case import Photo
+from inference.errors import BundleError, PhotoError
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+PIXELS_LIMIT = 64_000_000
+BYTES_LIMIT = 64 * 1024 * 1024
+# Decoding at twice the target's side or more keeps a reduced JPEG within 55 dB of the full one.
+REDUCTION_RESERVE = 2
+
+YES_NO_FIELDS = ("itch", "grew", "hurt", "changed", "bleed", "elevation")
+CLINICAL_FIELDS = ("age_years", "body_site", *YES_NO_FIELDS)
+_MIDDLE_AGE_YEARS, _AGE_SCALE_YEARS = 50.0, 25.0
+
+# warnings.catch_warnings changes the process's filters; photos are opened from several threads.
+_OPENING = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoRecipe:
+    """How a photo becomes the model's input: the facts that the contract carries under `preprocessing`.
+
+    `size` is the side in pixels; `geometry` says what happens to a photo that is not square; `mean` and `std` are
+    per channel (R, G, B) on values from 0 to 255.
+    """
+
+    size: int
+    geometry: Literal["squash", "centre_crop"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def as_contract(self) -> dict[str, Any]:
+        """The recipe in the contract's words."""
+        return {"channels": "RGB", "layout": "NCHW", "resampling": "bicubic, antialiased", **asdict(self)}
+
+    @classmethod
+    def from_contract(cls, preprocessing: Mapping[str, Any]) -> PhotoRecipe:
+        """Read the recipe from a contract. Raises BundleError when a fact is missing or cannot be."""
+        try:
+            mean, std = (tuple(float(value) for value in preprocessing[key]) for key in ("mean", "std"))
+            size, geometry = int(preprocessing["size"]), preprocessing["geometry"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError("the contract's preprocessing lacks size, geometry, mean or std; export again") from error
+        if geometry not in ("squash", "centre_crop") or len(mean) != 3 or len(std) != 3 or size < 1 or min(std) <= 0:
+            raise BundleError("the contract's preprocessing is not one that this version knows; export again")
+        return cls(size, geometry, mean, std)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedPhoto:
+    """An upright RGB photo without metadata; `original_size` is width and height before any reduced decoding."""
+
+    image: Image.Image
+    original_size: tuple[int, int]
+
+
+def photo_path(folder: Path, path: str) -> Path:
+    """The place of a case's photo. Raises PhotoError when it would lie outside `folder`."""
+    relative = Path(path)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise PhotoError(f"{relative.name}: the photo lies outside the photo folder; put it there and name it from there")
+    return folder / relative
+
+
+def open_photo(path: Path, least_side: int | None = None) -> OpenedPhoto:
+    """Read a JPEG, PNG or WebP photo from a file that nobody vouches for.
+
+    With `least_side` (pixels) a JPEG is decoded at the smallest scale that leaves both sides at least that long.
+    Raises PhotoError, naming the file, when it is missing, broken, cut short, too large or of another kind.
+    """
+    name = path.name
+    if not path.is_file():
+        raise PhotoError(f"{name}: there is no such photo in the photo folder; send it again")
+    if path.stat().st_size > BYTES_LIMIT:
+        raise PhotoError(f"{name}: the file is over {BYTES_LIMIT // 2**20} MiB; send it as a JPEG of lower resolution")
+    try:
+        with _identified(path) as image:
+            width, height = image.size
+            if width * height > PIXELS_LIMIT:
+                raise PhotoError(
+                    f"{name}: {width} x {height} pixels are over {PIXELS_LIMIT // 10**6} megapixels; "
+                    "send it at a lower resolution"
+                )
+            if least_side is not None:
+                image.draft("RGB", (least_side, least_side))
+            return OpenedPhoto(_upright(image), (width, height))
+    except PhotoError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise PhotoError(f"{name}: this is not a JPEG, PNG or WebP photo; convert it to JPEG and send it again") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise PhotoError(f"{name}: the photo has far too many pixels; send it at a lower resolution") from error
+    except Exception as error:  # broken files make Pillow's decoders raise nearly any class
+        raise PhotoError(f"{name}: the photo is broken or was cut short; take or send it again") from error
+
+
+def photo_pixels(image: Image.Image, size: int, geometry: str) -> NDArray[np.uint8]:
+    """Resize an RGB image with antialiasing to [size, size, 3]."""
+    if geometry == "centre_crop":
+        resized = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    else:
+        resized = image.resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+def normalise(pixels: NDArray[np.uint8], recipe: PhotoRecipe) -> NDArray[np.float32]:
+    """Pixels [N, S, S, 3] in 0-255 to the model's input [N, 3, S, S]."""
+    mean, std = np.float32(recipe.mean), np.float32(recipe.std)
+    values = (pixels.astype(np.float32) - mean) / std
+    return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+
+
+def encode_clinical(photo: Photo, age_years: float | None, sites: Sequence[str], words: Mapping[str, str]) -> NDArray[np.float32]:
+    """The eight clinical fields as numbers [2 + sites + 12]; an unknown field is all zeros, never a "no".
+
+    `sites` are the body sites that the model learned, in order; `words` maps a lower-case word to one of them.
+    """
+    site = read_site(photo.body_site, words)
+    values = [0.0, 0.0] if age_years is None else [(age_years - _MIDDLE_AGE_YEARS) / _AGE_SCALE_YEARS, 1.0]
+    values += [float(site == known) for known in sites]
+    for field in YES_NO_FIELDS:
+        answer = getattr(photo, field)
+        values += [float(answer is True), float(answer is False)]
+    return np.array(values, dtype=np.float32)
+
+
+def clinical_features(sites: Sequence[str]) -> tuple[str, ...]:
+    """The names of what `encode_clinical` returns, in order."""
+    answers = [f"{field}={answer}" for field in YES_NO_FIELDS for answer in ("yes", "no")]
+    return ("age", "age_known", *(f"body_site={site}" for site in sites), *answers)
+
+
+def read_site(body_site: str | None, words: Mapping[str, str]) -> str | None:
+    """The learned body site that a word stands for ("left forearm" is FOREARM); None when it stands for none.
+
+    When several words match, the one that says most (the longest) counts.
+    """
+    if body_site is None:
+        return None
+    said = " ".join(body_site.casefold().replace("_", " ").replace("/", " ").replace("-", " ").split())
+    if said in words:
+        return words[said]
+    inside = [word for word in words if f" {word} " in f" {said} "]
+    return words[max(inside, key=len)] if inside else None
+
+
+def _identified(path: Path) -> Image.Image:
+    """Read the header only, as one of the accepted formats, with Pillow's bomb warning as an error."""
+    with _OPENING, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        return Image.open(path, formats=FORMATS)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Decode, turn as EXIF says, convert to RGB and copy the pixels alone into a fresh image."""
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"mode {image.mode} is no photo's")
+    turned = ImageOps.exif_transpose(image).convert("RGB")
+    clean = Image.new("RGB", turned.size)
+    clean.paste(turned)
+    return clean

@@ -1,0 +1,169 @@
+"""The symptom model over cases: a calibrated differential, its 90 % set, and what spoke for and against.
+
+Reads findings with the lexicon of its own bundle. Knows no rules, no levels and no queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.bundle import Bundle, Label
+from inference.case import Case
+from inference.errors import BundleError
+from inference.evidence import EvidenceEncoder, FindingMap, Slot, demographic_index, prior_shift, season_of
+from inference.findings import FindingsReader, Reading
+
+SHOWN_CONDITIONS = 5
+SHOWN_REASONS = 4
+LEAST_CONTRIBUTION = 0.3  # log-odds below which a finding is not worth a line
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A case with its findings merged (form, measurements, complaint) and the reading of its complaint."""
+
+    case: Case
+    findings: dict[str, str | tuple[str, ...]]
+    reading: Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Possible:
+    """One condition of a differential with its probability."""
+
+    label: Label
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """A finding's log-odds for (positive) or against the leading condition, with the finding's name and state."""
+
+    code: str
+    text_en: str
+    text_ur: str
+    log_odds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Differential:
+    """The leading conditions, the 90 % prediction set, probability by severity, and the leading one's reasons."""
+
+    leading: tuple[Possible, ...]
+    prediction_set: tuple[str, ...]
+    severity_mass: dict[int, float]
+    contributions: tuple[Contribution, ...]
+    n_findings: int
+
+
+class SymptomModel:
+    """A verified symptom bundle with its reader and encoder."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Raises BundleError when the bundle's vocabulary is not one that this version reads."""
+        contract = bundle.contract
+        self._bundle = bundle
+        self._labels = contract.labels
+        try:
+            vocabulary = contract.vocabulary
+            self._evidences = vocabulary["evidences"]
+            self._slots = tuple(Slot(*slot) for slot in vocabulary["slots"])
+            parents = vocabulary["parents"]
+            self._shifts = {"n": len(self._labels), "season": vocabulary["season"], "province": vocabulary["province"]}
+            self.reader = FindingsReader(vocabulary["lexicon"], parents)
+            self._districts = vocabulary["lexicon"].get("districts", {})
+            self._set_mass = float((contract.conformal or {"mass": 0.9})["mass"])
+        except (KeyError, TypeError) as error:
+            raise BundleError(f"{contract.task} {contract.version}: the vocabulary lacks {error}; export it again") from error
+        self.encoder = EvidenceEncoder(self._slots, parents)
+        self._pregnancy_code = self._code_of("pregnancy")
+        self._severity = np.array([label.severity or 5 for label in self._labels])
+
+    def read(self, case: Case) -> Read:
+        """The case's findings from the form, the measurements and the complaint."""
+        findings, reading = self.reader.read_case(case)
+        if case.pregnant is not None and self._pregnancy_code:
+            findings.setdefault(self._pregnancy_code, "present" if case.pregnant else "absent")
+        return Read(case, findings, reading)
+
+    def name_of(self, code: str) -> str:
+        """A finding's English name, for reasons and red flags."""
+        return str(self._evidences.get(code, {}).get("name_en", code))
+
+    def province_of(self, case: Case) -> str | None:
+        """The province that the case names, or its district's."""
+        if case.province:
+            return case.province.strip().casefold().replace(" ", "_")
+        return self._districts.get(case.district.strip().casefold()) if case.district else None
+
+    def score(self, reads: Sequence[Read]) -> list[Differential]:
+        """One differential a case, in order. Raises BundleError when the model fails."""
+        if not reads:
+            return []
+        evidence = np.stack([self.encoder.encode(read.findings) for read in reads])
+        who = np.array([demographic_index(read.case.age_years, read.case.sex) for read in reads])
+        shift = np.stack([self._shift(read.case) for read in reads])
+        outputs = self._bundle.run({"evidence": evidence, "demographics": who, "log_shift": shift})
+        probabilities = outputs["probabilities"]
+        if not np.isfinite(probabilities).all():
+            raise BundleError(f"{self._bundle.contract.task}: the model gave no finite probabilities")
+        order = np.argsort(-probabilities, axis=1, kind="stable")
+        return [
+            self._differential(reads[row], probabilities[row], order[row], evidence[row], outputs["contributions"][row])
+            for row in range(len(reads))
+        ]
+
+    def _shift(self, case: Case) -> NDArray[np.float32]:
+        return prior_shift(self._shifts, season_of(case.received_at), self.province_of(case))
+
+    def _differential(
+        self,
+        read: Read,
+        probabilities: NDArray[np.float32],
+        order: NDArray[np.int64],
+        evidence: NDArray[np.float32],
+        contributions: NDArray[np.float32],
+    ) -> Differential:
+        mass = np.cumsum(probabilities[order])
+        size = int(np.searchsorted(mass, self._set_mass)) + 1
+        by_severity = np.bincount(self._severity, weights=probabilities, minlength=6)
+        leading = [Possible(self._labels[place], float(probabilities[place])) for place in order[:SHOWN_CONDITIONS]]
+        return Differential(
+            leading=tuple(leading),
+            prediction_set=tuple(self._labels[place].name for place in order[:size]),
+            severity_mass={severity: float(by_severity[severity]) for severity in range(1, 6)},
+            contributions=self._contributions(evidence, contributions),
+            n_findings=len(read.findings),
+        )
+
+    def _contributions(
+        self, evidence: NDArray[np.float32], contributions: NDArray[np.float32]
+    ) -> tuple[Contribution, ...]:
+        """The strongest findings for and against, strongest first; of a chosen value only the chosen slot speaks."""
+        chosen = [
+            place
+            for place in np.argsort(-np.abs(contributions))[: 4 * SHOWN_REASONS]
+            if evidence[place] and abs(contributions[place]) >= LEAST_CONTRIBUTION
+        ]
+        kept = []
+        for direction in (1, -1):
+            kept += [place for place in chosen if contributions[place] * direction > 0][:SHOWN_REASONS]
+        return tuple(self._contribution(place, evidence[place], contributions[place]) for place in kept)
+
+    def _contribution(self, place: int, state: np.float32, log_odds: np.float32) -> Contribution:
+        slot = self._slots[place]
+        evidence = self._evidences[slot.code]
+        name_en, name_ur = evidence.get("name_en", slot.code), evidence.get("name_ur", slot.code)
+        if slot.value:
+            meaning = evidence["value_meaning"].get(slot.value, {})
+            name_en, name_ur = f"{name_en}: {meaning.get('en', slot.value)}", f"{name_ur}: {meaning.get('ur', slot.value)}"
+        if state < 0:
+            name_en, name_ur = f"no {name_en}", f"{name_ur} نہیں"
+        return Contribution(slot.code, name_en, name_ur, float(log_odds))
+
+    def _code_of(self, slug: str) -> str | None:
+        return next((code for code, evidence in self._evidences.items() if evidence.get("slug") == slug), None)

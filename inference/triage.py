@@ -1,0 +1,324 @@
+"""The way of a case: read, rules, models, level, reasons. Every case that goes in comes out, in the queue's order.
+
+The only module that knows all the parts. It reads no file but photos, and no clock: `now` is an argument.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TypeVar
+
+from inference.assessment import (
+    Assessment,
+    LesionAssessment,
+    PossibleCondition,
+    Provenance,
+    Reason,
+    Review,
+)
+from inference.case import Case, CaseReading
+from inference.errors import BundleError
+from inference.findings import Reading
+from inference.lesions import LesionFailure, LesionRequest, LesionScore
+from inference.models import Models
+from inference.policy import Policy, load_policy
+from inference.queue import Waiting, order_key
+from inference.rules import RuleFloor, assess_floor
+from inference.symptoms import Differential, Read
+from inference.urgency import (
+    Raise,
+    Urgency,
+    decide_level,
+    raise_from_priority,
+    raises_from_acuity,
+    raises_from_differential,
+    raises_from_lesion,
+)
+
+BATCH = 1024
+DEFAULT_SPECIALTY = "family_medicine"
+Score = TypeVar("Score")
+Acuity = tuple[float, float]
+
+
+@dataclass
+class _Parts:
+    """What became of one case on its way; review reasons gather here."""
+
+    read: Read
+    floor: RuleFloor
+    review: list[str]
+    differential: Differential | None = None
+    acuity: Acuity | None = None
+    lesions: list[tuple[str, LesionScore]] = field(default_factory=list)
+
+
+class Triage:
+    """Rules, models and policy, ready for cases."""
+
+    def __init__(self, models: Models, policy: Policy | None = None) -> None:
+        self.models = models
+        self.policy = policy or load_policy()
+        self._version = _package_version()
+
+    def assess(self, reading: CaseReading, now: datetime, photos: Path | None = None) -> Assessment:
+        """One case; its rank is 1. `photos` is the folder that photo paths start from (default: here)."""
+        return self.rank([reading], now, photos)[0]
+
+    def rank(
+        self,
+        readings: Sequence[CaseReading],
+        now: datetime,
+        photos: Path | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Assessment]:
+        """All cases, most urgent first. `progress` is told how many more are done, batch by batch."""
+        assessments: list[Assessment] = []
+        for start in range(0, len(readings), BATCH):
+            batch = readings[start : start + BATCH]
+            assessments += self._assess_batch(batch, now, photos or Path())
+            if progress:
+                progress(len(batch))
+        waiting = [
+            Waiting(a.case_id, a.level, datetime.fromisoformat(a.received_at), a.emergency_probability or 0.0, place)
+            for place, a in enumerate(assessments)
+        ]
+        order = sorted(range(len(waiting)), key=lambda place: order_key(waiting[place], self.policy, now))
+        return [assessments[place].model_copy(update={"rank": rank}) for rank, place in enumerate(order, start=1)]
+
+    def _assess_batch(self, readings: Sequence[CaseReading], now: datetime, photos: Path) -> list[Assessment]:
+        parts = [self._read(reading) for reading in readings]
+        self._score_symptoms(parts)
+        self._score_acuity(parts)
+        self._score_photos(parts, photos)
+        return [self._assessment(part, now) for part in parts]
+
+    def _read(self, reading: CaseReading) -> _Parts:
+        case = reading.case
+        review = list(reading.problems)
+        symptoms = self.models.symptoms
+        read = symptoms.read(case) if symptoms else Read(case, dict(case.findings), Reading((), ()))
+        if symptoms and (unknown := symptoms.encoder.unknown(case.findings)):
+            review.append(f"findings {', '.join(sorted(unknown)[:5])} are not in the catalogue: enter them again")
+        review += self._reading_problems(read)
+        return _Parts(read, assess_floor(case, read.findings), review)
+
+    def _reading_problems(self, read: Read) -> Iterator[str]:
+        complaint = read.case.complaint.strip()
+        if not complaint and not read.case.findings and not read.case.photos:
+            yield "the complaint is empty and no finding was given: ask what brings the patient"
+        elif complaint and self.models.symptoms is None:
+            yield "the complaint was not read, because the symptom model is not in use: read it"
+        elif complaint and not read.reading.findings:
+            yield "nothing in the complaint was understood: read it"
+
+    def _score_symptoms(self, parts: list[_Parts]) -> None:
+        model = self.models.symptoms
+        if model is None:
+            return
+        telling = [part for part in parts if part.read.findings]
+        for part, score in zip(telling, _each_or_none(model.score, [part.read for part in telling]), strict=True):
+            part.differential = score
+            if score is None:
+                part.review.append("the symptom model failed on this case: ranked without a differential")
+
+    def _score_acuity(self, parts: list[_Parts]) -> None:
+        model = self.models.acuity
+        if model is None:
+            return
+        telling = [part for part in parts if _has_vitals(part.read.case) or part.read.findings]
+        pairs = [(part.read.case, part.read.findings) for part in telling]
+        for part, score in zip(telling, _each_or_none(model.score_cases, pairs), strict=True):
+            part.acuity = score
+            if score is None:
+                part.review.append("the acuity model failed on this case: ranked without its risk")
+
+    def _score_photos(self, parts: list[_Parts], folder: Path) -> None:
+        wanted = [(part, photo) for part in parts for photo in part.read.case.photos]
+        model = self.models.lesions
+        if model is None:
+            for part, photo in wanted:
+                part.review.append(f"photo {Path(photo.path).name} was not scored, because the lesion model is not in use")
+            return
+        requests = [LesionRequest(photo, folder, part.read.case.age_years) for part, photo in wanted]
+        for (part, photo), answer in zip(wanted, model.score(requests), strict=True):
+            name = Path(photo.path).name
+            if isinstance(answer, LesionFailure):
+                part.review.append(f"photo not scored: {answer.reason}")
+                continue
+            part.lesions.append((name, answer))
+            part.review += [f"photo {name}: {problem.advice_en}" for problem in answer.quality.problems]
+            part.review += [f"photo {name}: {note}" for note in answer.notes]
+
+    def _assessment(self, part: _Parts, now: datetime) -> Assessment:
+        case = part.read.case
+        urgency = decide_level(self._raises(part))
+        level = self.policy.levels[urgency.level]
+        return Assessment(
+            case_id=case.case_id,
+            rank=0,
+            level=urgency.level,
+            level_name=level.name,
+            wait_cap_minutes=level.cap_minutes,
+            received_at=(case.received_at or now).isoformat(),
+            emergency_probability=_emergency_probability(part),
+            critical_probability=part.acuity[0] if part.acuity else None,
+            floor_level=part.floor.level,
+            scored_by=_scored_by(part),
+            red_flags=part.floor.red_flags,
+            differential=_differential(part.differential),
+            prediction_set=part.differential.prediction_set if part.differential else (),
+            specialty=self._specialty(part),
+            lesion=_worst_lesion(part.lesions),
+            news2=_news2(part.floor),
+            unknown_vitals=tuple(vital.name for vital in part.floor.unknown_vitals),
+            findings=part.read.findings,
+            not_understood=tuple(case.complaint[a:b] for a, b in part.read.reading.not_understood),
+            review=Review(needed=bool(part.review), why=tuple(part.review)),
+            reasons=tuple(_reasons(part, urgency)),
+            provenance=self._provenance(case, part.floor.rule_version),
+        )
+
+    def _raises(self, part: _Parts) -> list[Raise]:
+        """Everything that holds the level up: rules, the referrer, the models, and what is missing."""
+        raises = [
+            Raise(rule.level, f"rule {rule.table}", rule.text_en, rule.text_ur) for rule in part.floor.fired
+        ]
+        raises += raise_from_priority(part.read.case.priority, self.policy)
+        models = self.models
+        if part.acuity and models.acuity:
+            raises += raises_from_acuity(*part.acuity, models.acuity.thresholds)
+        if part.differential and models.symptoms:
+            raises += raises_from_differential(part.differential.severity_mass, models.symptoms.thresholds)
+        for _, lesion in part.lesions:
+            if models.lesions:
+                raises += raises_from_lesion(lesion.malignancy_probability, models.lesions.malignancy_threshold)
+        scored = _scored_by(part)
+        if scored == "nothing":
+            raises.append(Raise(self.policy.unscored.unreadable, "policy", "nothing could be read: a person must look", "کچھ پڑھا نہ جا سکا: کسی فرد کا دیکھنا ضروری ہے"))
+        elif scored == "rules alone":
+            raises.append(Raise(self.policy.unscored.rules_only, "policy", "no model scored this case", "کسی ماڈل نے یہ کیس نہیں جانچا"))
+        return raises
+
+    def _specialty(self, part: _Parts) -> str:
+        """The specialty with the largest share of the differential; dermatology for a worrying lesion alone."""
+        threshold = self.models.lesions.malignancy_threshold if self.models.lesions else 1.0
+        worrying = any(lesion.malignancy_probability >= threshold for _, lesion in part.lesions)
+        if part.differential is None or (worrying and not part.read.reading.findings):
+            return "dermatology" if part.lesions else DEFAULT_SPECIALTY
+        shares: dict[str, float] = {}
+        for possible in part.differential.leading:
+            name = possible.label.specialty or DEFAULT_SPECIALTY
+            shares[name] = shares.get(name, 0.0) + possible.probability
+        return max(shares, key=lambda name: (shares[name], name))
+
+    def _provenance(self, case: Case, rule_version: str) -> Provenance:
+        return Provenance(
+            nabz_version=self._version,
+            rule_version=rule_version,
+            policy_sha256=self.policy.sha256,
+            bundles=self.models.bundles,
+            input_sha256=hashlib.sha256(case.model_dump_json().encode()).hexdigest(),
+        )
+
+
+Item = TypeVar("Item")
+
+
+def _each_or_none(score: Callable[[Sequence[Item]], Sequence[Score]], items: Sequence[Item]) -> list[Score | None]:
+    """Score all items at once; if that fails, one by one, so that one bad case costs no other its score."""
+    try:
+        return list(score(items))
+    except BundleError:
+        results: list[Score | None] = []
+        for item in items:
+            try:
+                results += score([item])
+            except BundleError:
+                results.append(None)
+        return results
+
+
+def _has_vitals(case: Case) -> bool:
+    return bool(case.vitals.model_fields_set)
+
+
+def _scored_by(part: _Parts) -> str:
+    if part.differential is not None or part.acuity is not None or part.lesions:
+        return "models and rules"
+    return "rules alone" if _has_vitals(part.read.case) or part.read.findings else "nothing"
+
+
+def _emergency_probability(part: _Parts) -> float | None:
+    """The larger of the acuity model's and the differential's (severities 1 and 2); None when neither scored."""
+    found = []
+    if part.acuity:
+        found.append(part.acuity[1])
+    if part.differential:
+        found.append(part.differential.severity_mass[1] + part.differential.severity_mass[2])
+    return min(max(found), 1.0) if found else None
+
+
+def _differential(differential: Differential | None) -> tuple[PossibleCondition, ...]:
+    return tuple(
+        PossibleCondition(
+            condition=possible.label.name,
+            name_en=possible.label.name_en,
+            name_ur=possible.label.name_ur,
+            icd10=possible.label.icd10,
+            probability=possible.probability,
+            severity=possible.label.severity,
+        )
+        for possible in (differential.leading if differential else ())
+    )
+
+
+def _worst_lesion(lesions: list[tuple[str, LesionScore]]) -> LesionAssessment | None:
+    if not lesions:
+        return None
+    name, worst = max(lesions, key=lambda pair: pair[1].malignancy_probability)
+    return LesionAssessment(
+        photo=name,
+        label=worst.label,
+        probabilities=worst.probabilities,
+        malignancy_probability=worst.malignancy_probability,
+        quality_problems=tuple(problem.code for problem in worst.quality.problems),
+    )
+
+
+def _news2(floor: RuleFloor) -> dict[str, object] | None:
+    if floor.news2 is None:
+        return None
+    return {"lower": floor.news2.lower, "upper": floor.news2.upper, "points": dict(floor.news2.points)}
+
+
+def _reasons(part: _Parts, urgency: Urgency) -> Iterator[Reason]:
+    """What supports the level, most urgent first; findings for and against the leading condition; what could change."""
+    for one in urgency.raises:
+        kind = one.source.split(" ")[0]
+        known = {"rule": "rule", "referrer": "referrer", "policy": "policy"}
+        yield Reason(kind=known.get(kind, "model"), direction="for", text=one.text_en, text_ur=one.text_ur)  # type: ignore[arg-type]
+    if part.differential and part.differential.leading:
+        name = part.differential.leading[0].label.name_en
+        for found in part.differential.contributions:
+            direction = "for" if found.log_odds > 0 else "against"
+            yield Reason(kind="finding", direction=direction, text=f"{found.text_en} ({direction} {name})", text_ur=found.text_ur)  # type: ignore[arg-type]
+    for vital in part.floor.unknown_vitals[:3]:
+        yield Reason(
+            kind="could_change",
+            direction="open",
+            text=f"{vital.name} is not known and could raise the level to {vital.could_reach_level}",
+            text_ur=f"{vital.name} معلوم نہیں؛ درجہ {vital.could_reach_level} تک بڑھ سکتا ہے",
+        )
+
+
+def _package_version() -> str:
+    try:
+        return version("nabz")
+    except PackageNotFoundError:
+        return "unknown"

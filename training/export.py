@@ -1,0 +1,155 @@
+"""From a trained model to a signed bundle: parity first, then the files, the card and the signature.
+
+Knows the bundle's files and nothing of how any task is trained.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from jinja2 import Environment, StrictUndefined
+from numpy.typing import NDArray
+
+from inference.bundle import (
+    SIGNATURE_FILE,
+    TRUSTED_KEYS_FOLDER,
+    Bundle,
+    Contract,
+    check_graph,
+    load_bundle,
+    signed_message,
+)
+from inference.errors import ExportError
+
+Array = NDArray[Any]
+PARITY_TOLERANCE = 1e-4
+PARITY_INPUTS = 1000
+SIGNING_KEY_VARIABLE = "NABZ_SIGNING_KEY"
+CARD_TEMPLATE = Path(__file__).with_name("card.md.jinja")
+
+
+def check_parity(
+    source: Callable[[dict[str, Array]], Mapping[str, Array]],
+    model: bytes,
+    feeds: dict[str, Array],
+    tolerance: float = PARITY_TOLERANCE,
+) -> dict[str, float | int]:
+    """Compare the exported graph with the model it came from on the rows of `feeds`.
+
+    `source` returns probabilities by output name. Returns the largest absolute difference and the number of rows,
+    for the contract. Raises ExportError when any probability differs by more than `tolerance`, or is not finite.
+    """
+    check_graph(model, "export")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    expected = source(feeds)
+    exported = dict(zip(expected, session.run(list(expected), feeds), strict=True))
+    worst = 0.0
+    for name, values in expected.items():
+        difference = np.max(np.abs(np.asarray(values) - exported[name]))
+        if not difference <= tolerance:
+            raise ExportError(
+                f"the ONNX model's {name} differs from the trained model's by {difference:.2e}, more than {tolerance:.0e}: "
+                "it was not written; look for an operator that the converter treats differently"
+            )
+        worst = max(worst, float(difference))
+    return {"max_abs_difference": worst, "rows": len(next(iter(feeds.values())))}
+
+
+def write_bundle(folder: Path, model: bytes, contract: Contract, metrics: dict[str, Any]) -> Bundle:
+    """Write, sign and load back the bundle. Returns it as inference sees it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    contract = contract.model_copy(update={"model_sha256": hashlib.sha256(model).hexdigest()})
+    files = {
+        "model.onnx": model,
+        "contract.json": _json(contract.model_dump(mode="json")),
+        "metrics.json": _json(metrics),
+        "card.md": render_card(contract, metrics).encode(),
+    }
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    sign(folder, files)
+    return load_bundle(folder)
+
+
+def rewrite_metrics(folder: Path, metrics: dict[str, Any]) -> Bundle:
+    """Replace the metrics of a bundle that exists, with its card and signature; the model stays byte for byte."""
+    contract = Contract.model_validate_json((folder / "contract.json").read_bytes())
+    return write_bundle(folder, (folder / "model.onnx").read_bytes(), contract, metrics)
+
+
+def sign(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Sign the bundle's files with the trainer's Ed25519 key and publish the public half beside the bundles."""
+    models = folder.parent.parent
+    key = _signing_key(models)
+    public = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    key_id = hashlib.sha256(public).hexdigest()[:16]
+    trusted = models / TRUSTED_KEYS_FOLDER
+    trusted.mkdir(exist_ok=True)
+    (trusted / f"{key_id}.pub").write_bytes(base64.b64encode(public) + b"\n")
+    record = {"key_id": key_id, "signature": base64.b64encode(key.sign(signed_message(files))).decode()}
+    (folder / SIGNATURE_FILE).write_bytes(_json(record))
+
+
+def render_card(contract: Contract, metrics: dict[str, Any]) -> str:
+    """The model card: what the contract and the metrics say, for a reader."""
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    environment.filters["figure"] = _figure
+    template = environment.from_string(CARD_TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(contract=contract, report=metrics)
+
+
+def now_utc() -> str:
+    """The time of an export, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file; of a folder: of the names and hashes of its files in order."""
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    inner = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        inner.update(f"{file.relative_to(path).as_posix()} {file_sha256(file)}\n".encode())
+    return inner.hexdigest()
+
+
+def _signing_key(models: Path) -> Ed25519PrivateKey:
+    """The key of NABZ_SIGNING_KEY, or one made on first use in the models folder (git ignores it)."""
+    path = Path(os.environ.get(SIGNING_KEY_VARIABLE) or models / ".signing_key.pem")
+    if path.is_file():
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+        if not isinstance(key, Ed25519PrivateKey):
+            raise ExportError(f"{path} is not an Ed25519 private key: make one with `openssl genpkey -algorithm ed25519`")
+        return key
+    key = Ed25519PrivateKey.generate()
+    encoding, layout = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    content = key.private_bytes(encoding, layout, serialization.NoEncryption())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_bytes(content)
+    return key
+
+
+def _figure(figure: Mapping[str, Any]) -> str:
+    if figure["value"] is None:
+        return f"undefined (n = {figure['n']})"
+    if figure["low"] is None:
+        return f"{figure['value']:.3f} (no interval, n = {figure['n']})"
+    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f}, n = {figure['n']})"
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n").encode()

@@ -1,0 +1,152 @@
+"""Measures a lesion bundle on labelled photos, and writes down what cross-validation found. Trains nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from inference.bundle import Bundle
+from inference.errors import DataError
+from inference.lesions import LesionFailure, LesionModel, LesionRequest
+from training.export import file_sha256
+from training.lesion_figures import (
+    Scored,
+    fit_temperature,
+    lesion_metrics,
+    malignancy,
+    malignancy_threshold,
+    skin_type_metrics,
+)
+from training.lesion_folds import HeldOut
+from training.metrics import metrics_document
+from training.skin_data import SkinRecord, SkinSet, read_skin_data
+
+Array = NDArray[Any]
+
+
+def evaluate(bundle: Bundle, data: Path, name: str | None = None, threads: int = 2) -> dict[str, Any]:
+    """Score labelled photos exactly as inference does, and give the metrics document.
+
+    `name` is what the document calls the bundle. Besides the figures it says how many photos could not be scored,
+    how many the photo gate would send back (they are scored all the same), and whether the bundle learned from
+    these very data, which makes the figures far too good.
+    Raises DataError when a label is not one of the bundle's, or when the data are not photo files.
+    """
+    photos = read_skin_data(data)
+    model = LesionModel(bundle, threads)
+    if strangers := sorted(set(photos.labels.tolist()) - set(model.labels)):
+        raise DataError(f"{data}: the bundle {bundle.contract.task} does not know the labels {', '.join(strangers)}")
+    if any(record.pixels is not None for record in photos.records):
+        raise DataError(f"{data}: evaluate needs photo files; a MedMNIST archive can be trained on, not evaluated")
+    answers = model.score([LesionRequest(r.photo, r.folder, r.age_years) for r in photos.records])
+    pairs = [(r, a) for r, a in zip(photos.records, answers, strict=True) if not isinstance(a, LesionFailure)]
+    probabilities = [[answer.probabilities[label] for label in model.labels] for _, answer in pairs]
+    scored = Scored(
+        truth=np.array([model.labels.index(record.label) for record, _ in pairs], dtype=np.int64),
+        probabilities=np.array(probabilities, dtype=np.float64).reshape(-1, len(model.labels)),
+        flagged=np.array([a.malignancy_probability >= model.malignancy_threshold for _, a in pairs], dtype=bool),
+        groups=np.array([record.group for record, _ in pairs]),
+        skin_types=skin_types([record for record, _ in pairs]),
+    )
+    malignant = tuple(bundle.contract.vocabulary["malignant"])
+    document = metrics_document(
+        bundle.contract.task,
+        name or f"{bundle.contract.task}/{bundle.contract.version}",
+        len(pairs),
+        lesion_metrics(scored, model.labels, malignant),
+        skin_type_metrics(scored, model.labels, malignant),
+    )
+    document["unscored"] = len(answers) - len(pairs)
+    document["sent_back_by_photo_gate"] = sum(not answer.quality.ok for _, answer in pairs)
+    document["learned_from_these_data"] = file_sha256(data) in {source.sha256 for source in bundle.contract.data}
+    return document
+
+
+def skin_types(records: list[SkinRecord]) -> NDArray[np.int64]:
+    """Fitzpatrick type of each record, 0 where it is not known."""
+    return np.array([record.photo.fitzpatrick or 0 for record in records], dtype=np.int64)
+
+
+def operating_point(logits: Array, data: SkinSet) -> tuple[float, float]:
+    """Temperature and malignancy threshold from held-out logits [n, classes]."""
+    temperature = fit_temperature(logits, targets(data))
+    scored = _scored(logits / temperature, np.zeros(len(logits), dtype=bool), data)
+    is_malignant, score = malignancy(scored, label_names(data), data.source.malignant)
+    return temperature, malignancy_threshold(is_malignant, score)
+
+
+def cross_validation_report(held_out: HeldOut, data: SkinSet, version: str) -> dict[str, Any]:
+    """The content of metrics.json: held-out figures with the clinical answers, and from the photo alone.
+
+    Each fold's temperature and threshold come from the other folds, so that nothing is judged by what it chose.
+    """
+    folds = len(np.unique(held_out.fold_of))
+    patients = len(np.unique(data.groups))
+    evaluations = {}
+    for title, logits, note in (
+        (
+            f"{data.source.name}, {folds}-fold by patient, photo and clinical answers",
+            held_out.full,
+            f"Out of fold: each photo was scored by a network that never saw its patient ({patients} patients). "
+            "Sensitivity and specificity are for malignancy at a threshold set on the other folds.",
+        ),
+        (
+            f"{data.source.name}, {folds}-fold by patient, photo alone",
+            held_out.photo_only,
+            "The same networks with every clinical answer unknown, at the same temperature and threshold.",
+        ),
+    ):
+        scored = _judged_by_others(logits, held_out, data)
+        document = metrics_document(
+            data.source.task,
+            f"{data.source.task}/{version}",
+            len(data.records),
+            lesion_metrics(scored, label_names(data), data.source.malignant),
+            skin_type_metrics(scored, label_names(data), data.source.malignant),
+        )
+        evaluations[title] = {"n": document["n"], "note": note} | {key: document[key] for key in ("metrics", "subgroups")}
+    return {
+        "command": f"nabz-train lesions --folds {folds}",
+        "interval_note": "bootstrap over patients",
+        "evaluations": evaluations,
+    }
+
+
+def confusion(logits: Array, data: SkinSet) -> NDArray[np.int64]:
+    """Counts [classes, classes] of truth against the most probable label."""
+    counts = np.zeros((len(data.source.labels),) * 2, dtype=np.int64)
+    np.add.at(counts, (targets(data), logits.argmax(axis=1)), 1)
+    return counts
+
+
+def targets(data: SkinSet) -> NDArray[np.int64]:
+    """The class index of each record."""
+    names = label_names(data)
+    return np.array([names.index(record.label) for record in data.records], dtype=np.int64)
+
+
+def label_names(data: SkinSet) -> tuple[str, ...]:
+    """The labels in class order."""
+    return tuple(label.name for label in data.source.labels)
+
+
+def _judged_by_others(logits: Array, held_out: HeldOut, data: SkinSet) -> Scored:
+    calibrated = np.zeros_like(logits)
+    flagged = np.zeros(len(logits), dtype=bool)
+    for fold in np.unique(held_out.fold_of):
+        inside, outside = held_out.fold_of == fold, held_out.fold_of != fold
+        others = SkinSet(data.source, data.path, tuple(r for r, chosen in zip(data.records, outside, strict=True) if chosen))
+        temperature, threshold = operating_point(held_out.full[outside], others)
+        calibrated[inside] = logits[inside] / temperature
+        scored = _scored(calibrated, flagged, data).rows(inside)
+        flagged[inside] = malignancy(scored, label_names(data), data.source.malignant)[1] >= threshold
+    return _scored(calibrated, flagged, data)
+
+
+def _scored(calibrated_logits: Array, flagged: NDArray[np.bool_], data: SkinSet) -> Scored:
+    probabilities = softmax(calibrated_logits.astype(np.float64), axis=1)
+    return Scored(targets(data), probabilities, flagged, data.groups, skin_types(list(data.records)))

@@ -1,0 +1,119 @@
+"""The lesion figures: from truth and probabilities to metrics with intervals, and by skin type.
+
+Arrays in, intervals out. It does not know where the probabilities come from.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from training.metrics import (
+    Interval,
+    auc,
+    average_precision,
+    balanced_accuracy,
+    bootstrap_interval,
+    expected_calibration_error,
+    macro_auc,
+    sensitivity_at_specificity,
+)
+
+Array = NDArray[Any]
+_SPECIFICITY = 0.60
+LEAST_SENSITIVITY = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Scored images: class indices [n], probabilities [n, classes], whether flagged as malignant [n], groups [n].
+
+    `skin_types` holds Fitzpatrick types 1 to 6, or 0 where not known.
+    """
+
+    truth: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    flagged: NDArray[np.bool_]
+    groups: Array
+    skin_types: NDArray[np.int64]
+
+    def rows(self, chosen: NDArray[np.bool_]) -> Scored:
+        """The chosen images only."""
+        parts = (self.truth, self.probabilities, self.flagged, self.groups, self.skin_types)
+        return Scored(*(part[chosen] for part in parts))
+
+
+def lesion_metrics(scored: Scored, labels: tuple[str, ...], malignant: tuple[str, ...], seed: int = 0) -> dict[str, Interval]:
+    """All figures of a set of images, with 95 % intervals that draw whole patients.
+
+    `sensitivity` and `specificity` are for malignancy at the operating point, `auc` and `average_precision` for the
+    malignancy probability, `sensitivity_<label>` for the most probable label.
+    """
+    is_malignant, score = malignancy(scored, labels, malignant)
+    predicted = scored.probabilities.argmax(axis=1)
+    correct, confidence = predicted == scored.truth, scored.probabilities.max(axis=1)
+
+    def interval(statistic: Any, *arrays: Array, of: NDArray[np.bool_] | None = None) -> Interval:
+        chosen = np.ones(len(scored.truth), dtype=bool) if of is None else of
+        return bootstrap_interval(statistic, *(array[chosen] for array in arrays), groups=scored.groups[chosen], seed=seed)
+
+    figures = {
+        "balanced_accuracy": interval(balanced_accuracy, scored.truth, predicted),
+        "macro_auc": interval(macro_auc, scored.truth, scored.probabilities),
+        "auc": interval(auc, is_malignant, score),
+        "average_precision": interval(average_precision, is_malignant, score),
+        "sensitivity": interval(_share, scored.flagged, of=is_malignant),
+        "specificity": interval(_share, ~scored.flagged, of=~is_malignant),
+        "sensitivity_at_60_specificity": interval(_sensitivity_at_60, is_malignant, score),
+        "ece": interval(expected_calibration_error, correct, confidence),
+    }
+    for index, label in enumerate(labels):
+        figures[f"sensitivity_{label.lower()}"] = interval(_share, correct, of=scored.truth == index)
+    return figures
+
+
+def skin_type_metrics(scored: Scored, labels: tuple[str, ...], malignant: tuple[str, ...]) -> dict[str, dict[str, Interval]]:
+    """The main figures for each Fitzpatrick type, each with its own n; types that do not occur have n = 0."""
+    wanted = ("balanced_accuracy", "auc", "sensitivity", "specificity")
+    names = {0: "fitzpatrick_unknown"} | {skin_type: f"fitzpatrick_{skin_type}" for skin_type in range(1, 7)}
+    subgroups: dict[str, dict[str, Interval]] = {}
+    for skin_type, name in sorted(names.items(), key=lambda item: item[1]):
+        figures = lesion_metrics(scored.rows(scored.skin_types == skin_type), labels, malignant)
+        subgroups[name] = {metric: figures[metric] for metric in wanted}
+    return subgroups
+
+
+def malignancy(scored: Scored, labels: tuple[str, ...], malignant: tuple[str, ...]) -> tuple[NDArray[np.bool_], Array]:
+    """Whether each image is of a malignant lesion, and its malignancy probability."""
+    columns = [labels.index(label) for label in malignant]
+    return np.isin(scored.truth, columns), scored.probabilities[:, columns].sum(axis=1)
+
+
+def fit_temperature(logits: Array, truth: NDArray[np.int64]) -> float:
+    """The temperature that makes held-out logits [n, classes] most likely (Guo et al. 2017)."""
+
+    def negative_log_likelihood(log_temperature: float) -> float:
+        scaled = log_softmax(logits / np.exp(log_temperature), axis=1)
+        return float(-scaled[np.arange(len(truth)), truth].mean())
+
+    return float(np.exp(minimize_scalar(negative_log_likelihood, bounds=(-3.0, 3.0), method="bounded").x))
+
+
+def malignancy_threshold(is_malignant: NDArray[np.bool_], score: Array, least_sensitivity: float = LEAST_SENSITIVITY) -> float:
+    """The highest threshold at which at least that share of the malignant images is flagged (score >= threshold)."""
+    scores = np.sort(score[is_malignant])
+    missed = int(np.floor((1 - least_sensitivity) * len(scores) + 1e-9))
+    return float(scores[missed])
+
+
+def _share(values: NDArray[np.bool_]) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _sensitivity_at_60(truth: Array, score: Array) -> float:
+    return sensitivity_at_specificity(truth, score, _SPECIFICITY)

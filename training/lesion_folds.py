@@ -1,0 +1,139 @@
+"""Cross-validation of the lesion network: one process a fold, so that every core works on its own fold.
+
+Two processes of one thread fit faster than one of two threads and do not stall each other on a busy machine. A
+finished fold is its checkpoint: a run that was cut reads it back. This module does not know labels or metrics.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+
+from inference.photo import PhotoRecipe
+from training.lesion_fitting import Examples, Plan, fit, logits
+from training.tracking import TrackedRun
+
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Logits [n, classes] of each image from a network that never saw its patient, and the same without answers.
+
+    `fold_of` [n] says which network that was.
+    """
+
+    full: NDArray[np.float32]
+    photo_only: NDArray[np.float32]
+    fold_of: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One network to fit on `rows`, and the rows to score with it."""
+
+    name: str
+    rows: NDArray[np.int64]
+    held: NDArray[np.int64]
+    seed: int
+    checkpoint: Path
+
+
+def cross_validate(
+    examples: Examples,
+    fold_of: NDArray[np.int64],
+    classes: int,
+    plan: Plan,
+    recipe: PhotoRecipe,
+    seed: int,
+    checkpoints: Path,
+    processes: int,
+    run: TrackedRun,
+    quiet: bool = False,
+) -> tuple[HeldOut, nn.Module]:
+    """Fit one network on each fold's complement and one on everything. Returns held-out logits and the last network."""
+    every = np.arange(len(fold_of))
+    jobs = [
+        _Job(f"fold {fold + 1}", every[fold_of != fold], every[fold_of == fold], seed + 1 + int(fold), checkpoints / f"fold_{fold}.pt")
+        for fold in np.unique(fold_of)
+    ]
+    final = _Job("all", every, every[:0], seed, checkpoints / "all.pt")
+    results = _run_jobs([*jobs, final], examples, classes, plan, recipe, processes, run, quiet)
+    full = np.zeros((len(fold_of), classes), dtype=np.float32)
+    photo_only = np.zeros_like(full)
+    for job, (with_answers, without) in zip(jobs, results[:-1], strict=True):
+        full[job.held], photo_only[job.held] = with_answers, without
+    # Its checkpoint is complete: nothing is fitted again, the weights are read back.
+    network = fit(examples, final.rows, classes, plan, final.seed, final.checkpoint, lambda epoch, loss: None)
+    return HeldOut(full, photo_only, fold_of), network
+
+
+def _run_jobs(
+    jobs: list[_Job],
+    examples: Examples,
+    classes: int,
+    plan: Plan,
+    recipe: PhotoRecipe,
+    processes: int,
+    run: TrackedRun,
+    quiet: bool,
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Fit the jobs in processes, drawing and logging each epoch as it is heard of."""
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(processes, mp_context=context) as pool, _progress(quiet) as progress:
+        heard: Any = manager.Queue()
+        bars = {job.name: progress.add_task(job.name, total=plan.epochs, loss="waits") for job in jobs}
+        futures = [pool.submit(_fit_and_score, job, examples, classes, plan, recipe, heard) for job in jobs]
+        while not _all_done(futures) or not heard.empty():
+            try:
+                name, epoch, loss = heard.get(timeout=_POLL_SECONDS)
+            except queue.Empty:
+                continue
+            progress.update(bars[name], completed=epoch + 1, loss=f"loss {loss:.3f}")
+            run.log_metrics({f"loss.{name.replace(' ', '_')}": loss}, step=epoch)
+        return [future.result() for future in futures]
+
+
+def _all_done(futures: list[Future[Any]]) -> bool:
+    """Whether every future is done; the first one that failed raises here, not after the others have run on."""
+    done, waiting = wait(futures, timeout=0)
+    for future in done:
+        if future.exception() is not None:
+            for other in waiting:
+                other.cancel()
+            future.result()
+    return not waiting
+
+
+def _fit_and_score(
+    job: _Job, examples: Examples, classes: int, plan: Plan, recipe: PhotoRecipe, heard: Any
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Fit one job in this process, on one thread; logits of the held-out rows with and without clinical answers."""
+    torch.set_num_threads(1)
+    on_epoch = partial(_tell, heard, job.name)
+    network = fit(examples, job.rows, classes, plan, job.seed, job.checkpoint, on_epoch)
+    if not len(job.held):
+        return np.zeros((0, classes), np.float32), np.zeros((0, classes), np.float32)
+    pixels, clinical = examples.pixels[job.held], examples.clinical[job.held]
+    return logits(network, pixels, clinical, recipe), logits(network, pixels, np.zeros_like(clinical), recipe)
+
+
+def _tell(heard: Any, name: str, epoch: int, loss: float) -> None:
+    heard.put((name, epoch, loss))
+
+
+def _progress(quiet: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
+    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=quiet)

@@ -1,0 +1,63 @@
+"""The plots that people would rather look at than read. Arrays in, matplotlib figures out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+
+matplotlib.use("Agg")
+
+from matplotlib.figure import Figure  # noqa: E402  (the backend is chosen first)
+from sklearn.metrics import precision_recall_curve, roc_curve  # noqa: E402
+
+Array = NDArray[Any]
+_BINS = 10
+
+
+def reliability_diagram(correct: Array, confidence: Array, title: str) -> Figure:
+    """Observed share against stated probability, in ten equal-width bins with their counts."""
+    figure = Figure(figsize=(5, 5))
+    axes = figure.subplots()
+    which = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    for index in range(_BINS):
+        rows = which == index
+        if rows.any():
+            x, y = confidence[rows].mean(), correct[rows].mean()
+            axes.plot(x, y, "o", color="tab:blue")
+            axes.annotate(str(rows.sum()), (x, y), textcoords="offset points", xytext=(5, -10), fontsize=7)
+    axes.plot([0, 1], [0, 1], ":", color="grey")
+    axes.set(xlabel="stated probability", ylabel="observed share", title=title, xlim=(0, 1), ylim=(0, 1))
+    return figure
+
+
+def roc_and_precision_recall(truth: Array, score: Array, title: str) -> Figure:
+    """ROC and precision-recall curves side by side."""
+    figure = Figure(figsize=(9, 4.5))
+    left, right = figure.subplots(1, 2)
+    false_positive_rate, sensitivity, _ = roc_curve(truth, score)
+    left.plot(false_positive_rate, sensitivity)
+    left.plot([0, 1], [0, 1], ":", color="grey")
+    left.set(xlabel="1 - specificity", ylabel="sensitivity", title=title)
+    precision, recall, _ = precision_recall_curve(truth, score)
+    right.plot(recall, precision)
+    right.set(xlabel="sensitivity", ylabel="positive predictive value", ylim=(0, 1))
+    return figure
+
+
+def confusion_matrix_plot(counts: Array, names: list[str], title: str) -> Figure:
+    """Counts of truth (rows) against prediction (columns), shaded by share of the row."""
+    figure = Figure(figsize=(5.5, 5))
+    axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row in range(len(names)):
+        for column in range(len(names)):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xticks(range(len(names)), names, rotation=45)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    return figure

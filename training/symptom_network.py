@@ -1,0 +1,80 @@
+"""The symptom network: evidence weights that start as the knowledge's log probabilities, and a small learned correction.
+
+logits = prior by age band and sex + shift by season and province + weights of present and absent evidence + MLP.
+The first three are Bayes' rule under independence; the MLP learns what independence gets wrong.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.knowledge import Floats, Knowledge
+
+_FLOOR = 1e-4
+
+
+class SymptomNetwork(nn.Module):
+    """Input: evidence [N, S] in {-1, 0, +1}, demographics [N] (index), log_shift [N, C]. Output: logits [N, C]."""
+
+    def __init__(self, knowledge: Knowledge, hidden: int = 128) -> None:
+        super().__init__()
+        slots, conditions = len(knowledge.slots), len(knowledge.labels)
+        present, absent = evidence_weights(knowledge)
+        self.prior = nn.Embedding.from_pretrained(_tensor(knowledge.log_demographics), freeze=False)
+        self.present = nn.Parameter(_tensor(present))
+        self.absent = nn.Parameter(_tensor(absent))
+        self.demographics = nn.Embedding(knowledge.log_demographics.shape[0], 8)
+        self.correction = nn.Sequential(
+            nn.Linear(2 * slots + 8, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, conditions)
+        )
+        last = self.correction[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, evidence: Tensor, demographics: Tensor, log_shift: Tensor) -> Tensor:
+        """Logits [N, C] under the training prior."""
+        positive, negative = torch.relu(evidence), torch.relu(-evidence)
+        linear = positive @ self.present + negative @ self.absent
+        wide = torch.cat([positive, negative, self.demographics(demographics)], dim=1)
+        return self.prior(demographics) + log_shift + linear + self.correction(wide)
+
+
+class SymptomScorer(nn.Module):
+    """What is exported: calibrated probabilities and the evidence's contributions to the leading condition.
+
+    `contributions` [N, S] are log-odds that each slot adds, in the network's evidence weights, for the leading
+    condition against the prior-weighted average one.
+    """
+
+    def __init__(self, network: SymptomNetwork, log_prior_correction: Tensor, temperature: float, prior: Floats) -> None:
+        super().__init__()
+        self.network = network
+        self.temperature = temperature
+        self.register_buffer("log_prior_correction", log_prior_correction)
+        weights = _tensor(prior)[None, :]
+        with torch.no_grad():
+            self.register_buffer("relative_present", (network.present - (network.present * weights).sum(1, keepdim=True)).T.contiguous())
+            self.register_buffer("relative_absent", (network.absent - (network.absent * weights).sum(1, keepdim=True)).T.contiguous())
+
+    def forward(self, evidence: Tensor, demographics: Tensor, log_shift: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities [N, C] and contributions [N, S]."""
+        logits = self.network(evidence, demographics, log_shift) + self.log_prior_correction
+        probabilities = torch.softmax(logits / self.temperature, dim=1)
+        leading = torch.argmax(probabilities, dim=1)
+        present = torch.index_select(self.relative_present, 0, leading)
+        absent = torch.index_select(self.relative_absent, 0, leading)
+        return probabilities, torch.relu(evidence) * present + torch.relu(-evidence) * absent
+
+
+def evidence_weights(knowledge: Knowledge) -> tuple[Floats, Floats]:
+    """log P(slot | condition) and, for binary and multi-valued findings, log P(not slot | condition), both [S, C]."""
+    p = np.clip(knowledge.presence, _FLOOR, 1 - _FLOOR)
+    independent = np.array([kind != "C" for kind in knowledge.kind])
+    return np.log(p).T, np.where(independent[:, None], np.log1p(-p).T, 0.0)
+
+
+def _tensor(values: Floats) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32)
