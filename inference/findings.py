@@ -20,7 +20,8 @@ from inference.case import ABSENT, PRESENT, Case
 from inference.text import Token, fold_roman, normalize_urdu, stem_english, tokenize, word_keys
 
 _GAP = 2  # words that may stand between two words of one phrase: "chest tightness and pain", "dard bohat seenay mein"
-_FUZZY_LENGTH = 5  # shorter words have too many neighbours at one edit
+_FUZZY_LENGTH = 5  # a shorter word has too many neighbours at one edit: only swapped letters are mended
+_SHORTEST_FUZZY = 4
 _FUZZY_LONG = 8  # from this length on, two edits are allowed
 
 
@@ -109,12 +110,16 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class _Phrase:
-    """A wording: what it says, and its words' keys, rarest first."""
+    """A wording: what it says, its words' keys (rarest first), and where order matters also as written.
+
+    Order and closeness matter for wordings that deny ("bukhar nahi") or that need their small words ("pait se").
+    """
 
     code: str
     value: str
     is_absent: bool
     keys: tuple[str, ...]
+    in_order: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +148,7 @@ class FindingsReader:
             self._by_rarest[ordered[0]].append(replace(phrase, keys=ordered))
         self._vocabulary = frozenset(counts)
         self._fuzzy_words = {
-            script: [key[2:] for key in sorted(counts) if key[0] == script and len(key) >= _FUZZY_LENGTH + 2]
+            script: [key[2:] for key in sorted(counts) if key[0] == script and len(key) >= _SHORTEST_FUZZY + 2]
             for script in "eru"
         }
         self._corrected = lru_cache(maxsize=65536)(self._correct)
@@ -154,13 +159,13 @@ class FindingsReader:
         keys = [self._corrected(token.keys) for token in tokens]
         matches = _longest(self._matches(tokens, keys))
         used = frozenset().union(*(match.tokens for match in matches))
-        absent = _negated(tokens, keys, matches, used)
+        absent = _negated(tokens, keys, matches)
         durations = _durations(tokens, keys)
         severe = {index for index in range(len(tokens)) if index not in used and not _STRONG.isdisjoint(keys[index])}
         findings = [
             self._finding(match, tokens, index in absent, durations, severe) for index, match in enumerate(matches)
         ]
-        return Reading(tuple(self._completed(findings)), tuple(self._not_understood(tokens, keys, used)))
+        return Reading(tuple(dict.fromkeys(self._completed(findings))), tuple(self._not_understood(tokens, keys, used)))
 
     def read_case(self, case: Case) -> tuple[dict[str, str | tuple[str, ...]], Reading]:
         """Findings by code from the form, the measurements and the complaint, in that order of trust."""
@@ -217,11 +222,13 @@ class FindingsReader:
         corrected = []
         for key in keys:
             script, word = key[0], key[2:]
-            if script == "n" or len(word) < _FUZZY_LENGTH:
+            if script not in self._fuzzy_words or len(word) < _SHORTEST_FUZZY:
                 continue
             limit = 2 if len(word) >= _FUZZY_LONG else 1
             near = process.extractOne(word, self._fuzzy_words[script], scorer=OSA.distance, score_cutoff=limit)
-            if near is not None and near[0][0] == word[0]:
+            if near is None or near[0][0] != word[0]:
+                continue
+            if len(word) >= _FUZZY_LENGTH or sorted(near[0]) == sorted(word):
                 corrected.append(f"{script}:{near[0]}")
         return tuple(corrected) or keys
 
@@ -264,32 +271,45 @@ class FindingsReader:
 
 
 def _phrase(code: str, value: str, polarity: str, script: str, text: str) -> _Phrase | None:
-    """A lexicon entry as the keys of its telling words; None when nothing telling is left."""
+    """A lexicon entry as the keys of its telling words; None when it has no word at all."""
     prefix = {"en": "e", "roman": "r", "ur": "u"}[script]
     keys: list[str] = []
     for token in tokenize(text):
         own = [key for key in token.keys if key[0] == prefix] or list(token.keys)
         if own[0] not in keys:
             keys.append(own[0])
-    telling = tuple(key for key in keys if key not in _FUNCTION) or tuple(keys)
-    return _Phrase(code, value, polarity == ABSENT, telling) if telling else None
+    if not keys:
+        return None
+    if len(keys) == 1 and keys[0] in _FILLER:
+        # "qay" (vomiting) sounds like "ki" (of): such a word counts only as it is spelt.
+        keys = [key for key in tokenize(text)[0].keys if key[0] == "l"] or keys
+    telling = tuple(key for key in keys if key not in _FUNCTION)
+    needs_small_words = len(telling) < min(2, len(keys))
+    denies = polarity == ABSENT or any(key in _BEFORE or key in _BEFORE_ONE or key in _AFTER for key in keys)
+    if needs_small_words:
+        telling = tuple(keys)
+    return _Phrase(code, value, polarity == ABSENT, telling, telling if denies or needs_small_words else ())
 
 
 def _gathered(phrase: _Phrase, anchor: int, where: Mapping[str, list[int]], tokens: list[Token]) -> frozenset[int] | None:
-    """The tokens nearest to `anchor` that make up the phrase, if they stand close enough together."""
-    chosen = [anchor]
+    """The tokens nearest to `anchor` that make up the phrase, if they stand close enough together in one sentence."""
+    clause = tokens[anchor].clause
+    chosen = {phrase.keys[0]: anchor}
     for key in phrase.keys[1:]:
-        free = [index for index in where[key] if index not in chosen]
+        free = [index for index in where[key] if tokens[index].clause == clause and index not in chosen.values()]
         if not free:
             return None
-        chosen.append(min(free, key=lambda index: abs(tokens[index].place - tokens[anchor].place)))
-    places = [tokens[index].place for index in chosen]
-    skipped = max(places) - min(places) + 1 - len(places)
-    if skipped > _GAP + sum(
-        1 for index in range(min(chosen), max(chosen)) if index not in chosen and not _FUNCTION.isdisjoint(tokens[index].keys)
-    ):
-        return None
-    return frozenset(chosen)
+        chosen[key] = min(free, key=lambda index: abs(tokens[index].place - tokens[anchor].place))
+    members = frozenset(chosen.values())
+    first, last = min(members), max(members)
+    small_words = sum(
+        1 for index in range(first, last) if index not in members and not _FUNCTION.isdisjoint(tokens[index].keys)
+    )
+    skipped = tokens[last].place - tokens[first].place + 1 - len(members) - small_words
+    if phrase.in_order:
+        places = [chosen[key] for key in phrase.in_order]
+        return members if skipped <= 0 and places == sorted(places) else None
+    return members if skipped <= _GAP else None
 
 
 def _longest(matches: list[_Match]) -> list[_Match]:
@@ -301,26 +321,18 @@ def _longest(matches: list[_Match]) -> list[_Match]:
     return sorted(kept.values(), key=lambda match: (min(match.tokens), max(match.tokens), match.phrase.code))
 
 
-def _negated(
-    tokens: list[Token], keys: list[tuple[str, ...]], matches: list[_Match], used: frozenset[int]
-) -> set[int]:
+def _negated(tokens: list[Token], keys: list[tuple[str, ...]], matches: list[_Match]) -> set[int]:
     """Which matches are denied: by their own wording, or by a negation before or after them in the sentence."""
     absent = {index for index, match in enumerate(matches) if match.phrase.is_absent}
-    for cue, token in enumerate(tokens):
-        if cue in used:
+    spoken_for = frozenset().union(*(match.tokens for match in matches if not match.phrase.is_absent))
+    for cue in range(len(tokens)):
+        if cue in spoken_for:
             continue
         if not _BEFORE.isdisjoint(keys[cue]) or not _BEFORE_ONE.isdisjoint(keys[cue]):
             absent |= _following(cue, tokens, keys, matches, only_one=_BEFORE.isdisjoint(keys[cue]))
-        if not _AFTER.isdisjoint(keys[cue]) and not any(
-            _starts_after(match, cue) and not _BEFORE.isdisjoint(keys[cue]) for match in matches
-        ):
+        elif not _AFTER.isdisjoint(keys[cue]):
             absent |= _preceding(cue, tokens, keys, matches)
-        del token
     return absent
-
-
-def _starts_after(match: _Match, cue: int) -> bool:
-    return min(match.tokens) > cue
 
 
 def _following(

@@ -1,7 +1,7 @@
 """The lesion model over photos: class and malignancy probabilities, with the photo's quality beside them.
 
-Photos are decoded and scored in a few threads, one photo at a time. This module does not know urgency, the queue or
-what a probability should lead to; a photo that cannot be scored comes back as a failure with its reason.
+Photos are decoded and scored in a few threads, one photo at a time; one that cannot be scored comes back as a
+failure with its reason. This module does not know urgency, the queue or what a probability should lead to.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DEFAULT_THREADS = 2
 
 @dataclass(frozen=True, slots=True)
 class LesionRequest:
-    """One photo to score: what the case says of it, the folder its path starts from, and the patient's age."""
+    """One photo to score: what the case says of it, the folder its path starts from, the patient's age."""
 
     photo: Photo
     folder: Path
@@ -45,7 +45,7 @@ class LesionRequest:
 class LesionScore:
     """The model's answer for one photo: probabilities in [0, 1] by label, which sum to 1.
 
-    `malignancy_probability` is the sum over the malignant labels; `notes` say what of the input was not understood.
+    `malignancy_probability` is the sum over the malignant labels; `notes` say what was not understood.
     """
 
     label: str
@@ -76,11 +76,13 @@ class LesionModel:
             words = {str(word): str(site) for word, site in contract.vocabulary["body_site"]["words"].items()}
             features = tuple(contract.vocabulary["clinical_features"])
         except (KeyError, TypeError, AttributeError) as error:
-            raise BundleError(f"{contract.task} {contract.version}: the vocabulary lacks body_site; export again") from error
+            raise BundleError(
+                f"{contract.task} {contract.version}: the vocabulary lacks body_site; export again"
+            ) from error
         if features != clinical_features(sites):
             raise BundleError(
-                f"{contract.task} {contract.version} was trained on other clinical features than this version "
-                "encodes; use the version that it was trained with, or train it again"
+                f"{contract.task} {contract.version} was trained on other clinical features than this "
+                "version encodes; use the version that it was trained with, or train it again"
             )
         self._bundle = bundle
         self._threads = threads
@@ -95,7 +97,7 @@ class LesionModel:
 
     @property
     def malignancy_threshold(self) -> float:
-        """The operating point that the contract gives: at or above it the lesion is to be seen as malignant."""
+        """The contract's operating point: at or above it a lesion is to be treated as malignant."""
         return self._bundle.contract.thresholds["malignancy"]
 
     def score(self, requests: Sequence[LesionRequest]) -> list[LesionScore | LesionFailure]:
@@ -111,12 +113,14 @@ class LesionModel:
             opened = open_photo(path, REDUCTION_RESERVE * self._recipe.size)
             pixels = photo_pixels(opened.image, self._recipe.size, self._recipe.geometry)
             clinical = encode_clinical(request.photo, request.age_years, self._sites, self._words)
-            outputs = self._bundle.run({"photo": normalise(pixels[None], self._recipe), "clinical": clinical[None]})
+            outputs = self._bundle.run(
+                {"photo": normalise(pixels[None], self._recipe), "clinical": clinical[None]}
+            )
         except (PhotoError, BundleError) as error:
             return LesionFailure(str(error))
         row, malignancy = outputs["probabilities"][0], float(outputs["malignancy_probability"][0])
         if not (np.isfinite(row).all() and np.isfinite(malignancy)):
-            return LesionFailure(f"{path.name}: the model gave no finite probabilities; report the photo's file to who made the model")
+            return LesionFailure(f"{path.name}: the model gave no finite probabilities; take the photo again")
         return LesionScore(
             label=self._labels[int(np.argmax(row))],
             probabilities={label: float(value) for label, value in zip(self._labels, row, strict=True)},
@@ -128,4 +132,6 @@ class LesionModel:
     def _notes(self, photo: Photo) -> tuple[str, ...]:
         if photo.body_site is None or read_site(photo.body_site, self._words) is not None:
             return ()
-        return (f"body_site was not understood and counts as unknown; the model knows {', '.join(self._sites)}",)
+        return (
+            f"body_site was not understood and counts as unknown; the model knows {', '.join(self._sites)}",
+        )

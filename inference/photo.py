@@ -1,7 +1,7 @@
 """Photos and what was said about them, as the lesion model takes them: the only preprocessing there is.
 
-Training imports this file and adds nothing but augmentation. It does not know models, labels or scores. Everything
-in a photo's file but its pixels (place, time, device) is dropped on reading.
+Training imports this file and adds nothing but augmentation. It does not know models, labels or scores.
+Everything in a photo's file but its pixels (place, time, device) is dropped on reading.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from inference.case import Photo
 from inference.errors import BundleError, PhotoError
@@ -38,8 +38,8 @@ _OPENING = threading.Lock()
 class PhotoRecipe:
     """How a photo becomes the model's input: the facts that the contract carries under `preprocessing`.
 
-    `size` is the side in pixels; `geometry` says what happens to a photo that is not square; `mean` and `std` are
-    per channel (R, G, B) on values from 0 to 255.
+    `size` is the side in pixels; `geometry` says what happens to a photo that is not square; `mean` and `std`
+    are per channel (R, G, B) on values from 0 to 255.
     """
 
     size: int
@@ -58,15 +58,23 @@ class PhotoRecipe:
             mean, std = (tuple(float(value) for value in preprocessing[key]) for key in ("mean", "std"))
             size, geometry = int(preprocessing["size"]), preprocessing["geometry"]
         except (KeyError, TypeError, ValueError) as error:
-            raise BundleError("the contract's preprocessing lacks size, geometry, mean or std; export again") from error
-        if geometry not in ("squash", "centre_crop") or len(mean) != 3 or len(std) != 3 or size < 1 or min(std) <= 0:
+            raise BundleError(
+                "the contract's preprocessing lacks size, geometry, mean or std; export again"
+            ) from error
+        if (
+            geometry not in ("squash", "centre_crop")
+            or len(mean) != 3
+            or len(std) != 3
+            or size < 1
+            or min(std) <= 0
+        ):
             raise BundleError("the contract's preprocessing is not one that this version knows; export again")
         return cls(size, geometry, mean, std)
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedPhoto:
-    """An upright RGB photo without metadata; `original_size` is width and height before any reduced decoding."""
+    """An upright RGB photo without metadata; `original_size` is width and height before any reduction."""
 
     image: Image.Image
     original_size: tuple[int, int]
@@ -76,21 +84,26 @@ def photo_path(folder: Path, path: str) -> Path:
     """The place of a case's photo. Raises PhotoError when it would lie outside `folder`."""
     relative = Path(path)
     if relative.is_absolute() or ".." in relative.parts:
-        raise PhotoError(f"{relative.name}: the photo lies outside the photo folder; put it there and name it from there")
+        raise PhotoError(
+            f"{relative.name}: the photo lies outside the photo folder; put it there and name it from there"
+        )
     return folder / relative
 
 
 def open_photo(path: Path, least_side: int | None = None) -> OpenedPhoto:
     """Read a JPEG, PNG or WebP photo from a file that nobody vouches for.
 
-    With `least_side` (pixels) a JPEG is decoded at the smallest scale that leaves both sides at least that long.
-    Raises PhotoError, naming the file, when it is missing, broken, cut short, too large or of another kind.
+    With `least_side` (pixels) a JPEG is decoded at the smallest scale that leaves both sides at least that
+    long. Raises PhotoError, naming the file, when it is missing, broken, cut short, too large or of another
+    kind.
     """
     name = path.name
     if not path.is_file():
         raise PhotoError(f"{name}: there is no such photo in the photo folder; send it again")
     if path.stat().st_size > BYTES_LIMIT:
-        raise PhotoError(f"{name}: the file is over {BYTES_LIMIT // 2**20} MiB; send it as a JPEG of lower resolution")
+        raise PhotoError(
+            f"{name}: the file is over {BYTES_LIMIT // 2**20} MiB; send it as a JPEG of lower resolution"
+        )
     try:
         with _identified(path) as image:
             width, height = image.size
@@ -104,10 +117,14 @@ def open_photo(path: Path, least_side: int | None = None) -> OpenedPhoto:
             return OpenedPhoto(_upright(image), (width, height))
     except PhotoError:
         raise
-    except Image.UnidentifiedImageError as error:
-        raise PhotoError(f"{name}: this is not a JPEG, PNG or WebP photo; convert it to JPEG and send it again") from error
+    except UnidentifiedImageError as error:
+        raise PhotoError(
+            f"{name}: this is not a JPEG, PNG or WebP photo; convert it to JPEG and send it again"
+        ) from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise PhotoError(f"{name}: the photo has far too many pixels; send it at a lower resolution") from error
+        raise PhotoError(
+            f"{name}: the photo has far too many pixels; send it at a lower resolution"
+        ) from error
     except Exception as error:  # broken files make Pillow's decoders raise nearly any class
         raise PhotoError(f"{name}: the photo is broken or was cut short; take or send it again") from error
 
@@ -123,15 +140,18 @@ def photo_pixels(image: Image.Image, size: int, geometry: str) -> NDArray[np.uin
 
 def normalise(pixels: NDArray[np.uint8], recipe: PhotoRecipe) -> NDArray[np.float32]:
     """Pixels [N, S, S, 3] in 0-255 to the model's input [N, 3, S, S]."""
-    mean, std = np.float32(recipe.mean), np.float32(recipe.std)
+    mean, std = np.array(recipe.mean, np.float32), np.array(recipe.std, np.float32)
     values = (pixels.astype(np.float32) - mean) / std
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
 
-def encode_clinical(photo: Photo, age_years: float | None, sites: Sequence[str], words: Mapping[str, str]) -> NDArray[np.float32]:
+def encode_clinical(
+    photo: Photo, age_years: float | None, sites: Sequence[str], words: Mapping[str, str]
+) -> NDArray[np.float32]:
     """The eight clinical fields as numbers [2 + sites + 12]; an unknown field is all zeros, never a "no".
 
-    `sites` are the body sites that the model learned, in order; `words` maps a lower-case word to one of them.
+    `sites` are the body sites that the model learned, in order; `words` maps a lower-case word to one of
+    them.
     """
     site = read_site(photo.body_site, words)
     values = [0.0, 0.0] if age_years is None else [(age_years - _MIDDLE_AGE_YEARS) / _AGE_SCALE_YEARS, 1.0]

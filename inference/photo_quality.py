@@ -44,7 +44,7 @@ _PROBLEMS = {
     for problem in (
         PhotoProblem(
             "too_small",
-            f"The photo has fewer than {LEAST_SIDE} pixels a side: send the original, not a thumbnail or a screenshot.",
+            f"The photo has fewer than {LEAST_SIDE} pixels a side: send the original, not a thumbnail.",
             "تصویر بہت چھوٹی ہے: اصل تصویر بھیجیں، اس کی چھوٹی نقل یا اسکرین شاٹ نہیں۔",
         ),
         PhotoProblem(
@@ -64,7 +64,7 @@ _PROBLEMS = {
         ),
         PhotoProblem(
             "no_skin",
-            "No skin can be seen: bring the camera close to the affected skin, in white light, and take it again.",
+            "No skin can be seen: take it again, close to the affected skin and in white light.",
             "تصویر میں جلد نظر نہیں آ رہی: سفید روشنی میں کیمرا متاثرہ جلد کے قریب لا کر دوبارہ تصویر لیں۔",
         ),
     )
@@ -96,8 +96,9 @@ def judge_quality(image: Image.Image, original_size: tuple[int, int]) -> PhotoQu
 def laplacian_variance(luma: NDArray[np.float32]) -> float:
     """Sharpness of luma [H, W] in 0-255: variance of the 4-neighbour Laplacian, contrast-corrected.
 
-    Variance of the Laplacian after Pech-Pacheco et al. 2000 (ICPR). Dividing by the mean luma relative to mid-grey
-    makes dark skin, which reflects less light and so shows smaller differences, as sharp as light skin.
+    Variance of the Laplacian after Pech-Pacheco et al. 2000 (ICPR). Dividing by the mean luma relative to
+    mid-grey makes dark skin, which reflects less light and so shows smaller differences, as sharp as light
+    skin.
     """
     if min(luma.shape) < 3:
         return 0.0
@@ -110,9 +111,9 @@ def laplacian_variance(luma: NDArray[np.float32]) -> float:
 def skin_share(pixels: NDArray[np.float32]) -> float:
     """Share of RGB pixels [H, W, 3] whose hue could be skin, in [0, 1].
 
-    Skin of every tone is warm: melanin and blood both absorb blue and green more than red, and lightness does not
-    matter to the ratio. The rule is loose on purpose (lesions are skin too): a photo of paper, sky, leaves or a
-    screen fails it, a face at dusk does not.
+    Skin of every tone is warm: melanin and blood both absorb blue and green more than red, and lightness does
+    not matter to the ratio. The rule is loose on purpose (lesions are skin too): a photo of paper, sky,
+    leaves or a screen fails it, a face at dusk does not.
     """
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
     return float(np.mean((red > 1.08 * blue) & (red > 1.02 * green) & (red > 20)))

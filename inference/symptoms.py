@@ -5,7 +5,7 @@ Reads findings with the lexicon of its own bundle. Knows no rules, no levels and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,6 +82,11 @@ class SymptomModel:
         self.encoder = EvidenceEncoder(self._slots, parents)
         self._pregnancy_code = self._code_of("pregnancy")
         self._severity = np.array([label.severity or 5 for label in self._labels])
+
+    @property
+    def thresholds(self) -> Mapping[str, float]:
+        """The contract's thresholds on the differential's severity mass."""
+        return self._bundle.contract.thresholds
 
     def read(self, case: Case) -> Read:
         """The case's findings from the form, the measurements and the complaint."""

@@ -30,7 +30,8 @@ _TOKEN = re.compile(
     r"|(?P<latin>[^\W\d_\u0600-\u06ff\ufb50-\ufeff]+(?:['’][^\W\d_]+)?)"
     r"|(?P<stop>[;!?\n۔؟؛]+|\.(?=\s|$)|[,،/&+()-]|\.)"
 )
-_LONGEST_ABBREVIATION = 4
+# Words that are written with a full stop inside a sentence.
+_ABBREVIATIONS = frozenset("abd ant post rt lt lac bil hx pt temp approx vs dr mr mrs st resp inj sup inf lat med".split())
 
 _VOWELS = re.compile("[aeiouy]+")
 _DOUBLED = re.compile(r"([b-df-hj-np-tv-xz])\1+")
@@ -62,7 +63,7 @@ def tokenize(text: str) -> list[Token]:
         kind = match.lastgroup
         word = match.group()
         if kind == "stop":
-            if word == "." and tokens and tokens[-1].end == match.start() and len(tokens[-1].text) <= _LONGEST_ABBREVIATION:
+            if word == "." and tokens and tokens[-1].end == match.start() and _is_abbreviation(tokens[-1].text):
                 continue
             if word in ",،/&+()-":
                 place += word in ",،"
@@ -77,9 +78,13 @@ def tokenize(text: str) -> list[Token]:
     return tokens
 
 
+def _is_abbreviation(word: str) -> bool:
+    return len(word) == 1 or word.casefold() in _ABBREVIATIONS
+
+
 @lru_cache(maxsize=65536)
 def word_keys(word: str) -> tuple[str, ...]:
-    """The keys of one word: `e:` as English, `r:` as Roman Urdu, `u:` as Urdu, `n:` as a number."""
+    """The keys of one word: `e:` as English, `r:` as Roman Urdu, `l:` as spelt, `u:` as Urdu, `n:` as a number."""
     word = _INVISIBLE.sub("", unicodedata.normalize("NFKC", word)).translate(_DIGITS)
     if not word:
         return ()
@@ -89,7 +94,7 @@ def word_keys(word: str) -> tuple[str, ...]:
         return (f"u:{normalize_urdu(word)}",)
     lower = "".join(c for c in unicodedata.normalize("NFKD", word.casefold()) if not unicodedata.combining(c))
     lower = lower.replace("'", "").replace("’", "")
-    return (f"e:{stem_english(lower)}", f"r:{fold_roman(lower)}")
+    return (f"e:{stem_english(lower)}", f"r:{fold_roman(lower)}", f"l:{lower}")
 
 
 def normalize_urdu(word: str) -> str:

@@ -520,6 +520,48 @@ def test_rates_that_some_child_may_have_are_not_fired_for_an_unknown_age(beats: 
     assert "high_risk_heart_rate_unknown_age" not in ids(floor)
 
 
+@pytest.mark.parametrize(
+    ("sign", "part"),
+    [
+        ("heavy_bleeding_after_birth", {"present": ["F_198", "F_200"]}),
+        ("heavy_bleeding_after_birth", {"present": ["F_187"]}),
+        ("burn_with_smoke", {"present": ["F_236"]}),
+        ("burn_with_smoke", {"present": ["F_233"]}),
+        ("two_of_infection_or_brain", {"present": ["F_137", "F_138", "F_139"]}),
+        ("reported_fever_with_brain_sign", {"present": ["F_142"], "vitals": {"consciousness": "V"}}),
+        ("reported_fever_with_brain_sign", {"present": ["F_001"]}),
+        ("pregnant_heavy_bleeding", {"present": ["F_187", "F_224"]}),
+        ("pregnant_severe_abdominal_pain", {"present": ["F_106"]}),
+        ("pregnant_severe_pain_in_abdomen", {"present": ["F_015", "F_100", "F_189"]}),
+        ("pregnant_severe_pain_in_abdomen", {"present": ["F_015"], **P}),
+        ("pregnant_severe_pain_in_abdomen", {"present": ["F_100", "F_189"], **P}),
+        ("pregnant_seizure_or_altered_mental_status", {"present": ["F_144", "F_145", "F_146"]}),
+        ("pregnant_severe_headache", {"present": ["F_138", "F_139"]}),
+        ("pregnant_visual_change", {"present": ["F_266"]}),
+        ("pregnant_high_blood_pressure", {"present": ["F_090"]}),
+        ("pregnant_trauma", {"present": ["F_221", "F_222"]}),
+        ("two_of_severe_dehydration", {"present": ["F_021", "F_129", "F_205"], "age_years": CHILD}),
+        ("child_brain_infection", {"present": ["F_001", "F_142"], "age_years": CHILD}),
+        ("child_brain_infection", {"present": ["F_022", "F_144"], "age_years": CHILD}),
+    ],
+)
+def test_part_of_a_sign_is_not_the_sign(sign: str, part: dict[str, Any]) -> None:
+    """A sign that needs two things, or pregnancy, does not fire on one of them."""
+    assert sign not in ids(told_floor(part, ADULT))
+
+
+@pytest.mark.parametrize(
+    ("age_years", "fired"),
+    [
+        *((0, ["under_8_days"]), (8 * DAY, ["8_days_to_6_months"]), (0.4, ["8_days_to_6_months"])),
+        *((age, []) for age in (0.5, 1.5, 3, 7, 12, 16, 30, 51, 71, 100, None)),
+    ],
+)
+def test_age_alone_fires_only_in_the_youngest(age_years: float | None, fired: list[str]) -> None:
+    """A patient of whom nothing is told is raised for being under 6 months old, and for no other age."""
+    assert ids(floor_of(age_years=age_years)) == fired
+
+
 def test_adult_and_child_tables_meet_at_twelve_years() -> None:
     """A heart rate of 151 is red from the twelfth birthday and a high-risk vital before it."""
     assert floor_of(vitals={"pulse_per_minute": 151}, age_years=12).level == 2

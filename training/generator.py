@@ -87,14 +87,29 @@ class PatientGenerator:
             shift = shift * (random.random(len(shift)) < CONTEXT_KNOWN)[:, None]
         return shift.astype(np.float32)
 
-    def mask_missing(self, answers: NDArray[np.int8], share: float | Floats, random: Generator) -> NDArray[np.int8]:
-        """Lose `share` of the findings (all slots of a finding together; children fall with their parent)."""
-        n = len(answers)
+    def mask_missing(self, patients: Patients, share: float | Floats, random: Generator) -> NDArray[np.int8]:
+        """Lose `share` of the findings (all slots of a finding together; children fall with their parent).
+
+        The first complaint is never lost: nobody consults without one. It plays the part of DDXPlus's initial evidence.
+        """
+        n = len(patients.condition)
         shares = np.broadcast_to(np.asarray(share), n)
-        known = np.empty(answers.shape, dtype=bool)
+        known = np.empty(patients.answers.shape, dtype=bool)
         for group in self._groups:
             known[:, group] = (random.random(n) >= shares)[:, None]
-        return self._masked(answers, known)
+        first = self.first_complaint(patients, random)
+        rows = np.flatnonzero(first >= 0)
+        known[rows, first[rows]] = True
+        return self._masked(patients.answers, known)
+
+    def first_complaint(self, patients: Patients, random: Generator) -> NDArray[np.int64]:
+        """The slot of one present symptom, a leading one of the condition if there is one; -1 without any symptom."""
+        slots = self._complaint_slots
+        present = patients.answers[:, slots] == 1
+        chief = self._knowledge.chief[patients.condition][:, slots]
+        draw = np.where(present, random.random(present.shape) + chief, -1.0)
+        best = draw.argmax(axis=1)
+        return np.where(present.any(axis=1), slots[best], -1)
 
     def mask_to_complaint(
         self, patients: Patients, random: Generator, single: bool, asked_share: float | Floats = 0.0
@@ -104,19 +119,16 @@ class PatientGenerator:
         n = len(answers)
         present = answers[:, self._complaint_slots] == 1
         draw = random.random(present.shape)
-        if single:
-            draw[~present] = -1.0
-            said = np.zeros_like(present)
-            said[np.arange(n), draw.argmax(axis=1)] = True
-            said &= present
-        else:
-            chief = self._knowledge.chief[patients.condition][:, self._complaint_slots]
-            said = present & (draw < np.where(chief, 0.8, 0.12))
+        chief = self._knowledge.chief[patients.condition][:, self._complaint_slots]
+        said = np.zeros_like(present) if single else present & (draw < np.where(chief, 0.8, 0.12))
         known = np.zeros(answers.shape, dtype=bool)
         shares = np.broadcast_to(np.asarray(asked_share), n)
         for group in self._groups:
             known[:, group] = (random.random(n) < shares)[:, None]
         known[:, self._complaint_slots] |= said
+        first = self.first_complaint(patients, random)
+        rows = np.flatnonzero(first >= 0)
+        known[rows, first[rows]] = True
         return self._masked(answers, known)
 
     def _masked(self, answers: NDArray[np.int8], known: NDArray[np.bool_]) -> NDArray[np.int8]:

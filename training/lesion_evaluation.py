@@ -1,13 +1,13 @@
-"""Measures a lesion bundle on labelled photos, and writes down what cross-validation found. Trains nothing."""
+"""Measures a lesion bundle on labelled photos, and puts cross-validation in figures. Trains nothing."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from inference.bundle import Bundle
 from inference.errors import DataError
@@ -20,6 +20,7 @@ from training.lesion_figures import (
     malignancy,
     malignancy_threshold,
     skin_type_metrics,
+    softmax,
 )
 from training.lesion_folds import HeldOut
 from training.metrics import metrics_document
@@ -31,24 +32,30 @@ Array = NDArray[Any]
 def evaluate(bundle: Bundle, data: Path, name: str | None = None, threads: int = 2) -> dict[str, Any]:
     """Score labelled photos exactly as inference does, and give the metrics document.
 
-    `name` is what the document calls the bundle. Besides the figures it says how many photos could not be scored,
-    how many the photo gate would send back (they are scored all the same), and whether the bundle learned from
-    these very data, which makes the figures far too good.
-    Raises DataError when a label is not one of the bundle's, or when the data are not photo files.
+    `name` is what the document calls the bundle. Besides the figures it says how many photos could not be
+    scored, how many the photo gate would send back (they are scored all the same), and whether the bundle
+    learned from these very data, which makes the figures far too good. Raises DataError when a label is not
+    one of the bundle's, or when the data are not photo files.
     """
     photos = read_skin_data(data)
     model = LesionModel(bundle, threads)
     if strangers := sorted(set(photos.labels.tolist()) - set(model.labels)):
-        raise DataError(f"{data}: the bundle {bundle.contract.task} does not know the labels {', '.join(strangers)}")
+        raise DataError(
+            f"{data}: the bundle {bundle.contract.task} does not know the labels {', '.join(strangers)}"
+        )
     if any(record.pixels is not None for record in photos.records):
-        raise DataError(f"{data}: evaluate needs photo files; a MedMNIST archive can be trained on, not evaluated")
+        raise DataError(
+            f"{data}: evaluate needs photo files; a MedMNIST archive can be trained on, not evaluated"
+        )
     answers = model.score([LesionRequest(r.photo, r.folder, r.age_years) for r in photos.records])
     pairs = [(r, a) for r, a in zip(photos.records, answers, strict=True) if not isinstance(a, LesionFailure)]
     probabilities = [[answer.probabilities[label] for label in model.labels] for _, answer in pairs]
     scored = Scored(
         truth=np.array([model.labels.index(record.label) for record, _ in pairs], dtype=np.int64),
         probabilities=np.array(probabilities, dtype=np.float64).reshape(-1, len(model.labels)),
-        flagged=np.array([a.malignancy_probability >= model.malignancy_threshold for _, a in pairs], dtype=bool),
+        flagged=np.array(
+            [a.malignancy_probability >= model.malignancy_threshold for _, a in pairs], dtype=bool
+        ),
         groups=np.array([record.group for record, _ in pairs]),
         skin_types=skin_types([record for record, _ in pairs]),
     )
@@ -62,7 +69,9 @@ def evaluate(bundle: Bundle, data: Path, name: str | None = None, threads: int =
     )
     document["unscored"] = len(answers) - len(pairs)
     document["sent_back_by_photo_gate"] = sum(not answer.quality.ok for _, answer in pairs)
-    document["learned_from_these_data"] = file_sha256(data) in {source.sha256 for source in bundle.contract.data}
+    document["learned_from_these_data"] = file_sha256(data) in {
+        source.sha256 for source in bundle.contract.data
+    }
     return document
 
 
@@ -82,7 +91,8 @@ def operating_point(logits: Array, data: SkinSet) -> tuple[float, float]:
 def cross_validation_report(held_out: HeldOut, data: SkinSet, version: str) -> dict[str, Any]:
     """The content of metrics.json: held-out figures with the clinical answers, and from the photo alone.
 
-    Each fold's temperature and threshold come from the other folds, so that nothing is judged by what it chose.
+    Each fold's temperature and threshold come from the other folds, so that nothing is judged by what it
+    chose.
     """
     folds = len(np.unique(held_out.fold_of))
     patients = len(np.unique(data.groups))
@@ -91,7 +101,7 @@ def cross_validation_report(held_out: HeldOut, data: SkinSet, version: str) -> d
         (
             f"{data.source.name}, {folds}-fold by patient, photo and clinical answers",
             held_out.full,
-            f"Out of fold: each photo was scored by a network that never saw its patient ({patients} patients). "
+            f"Out of fold: the network that scored a photo never saw its patient ({patients} patients). "
             "Sensitivity and specificity are for malignancy at a threshold set on the other folds.",
         ),
         (
@@ -108,7 +118,9 @@ def cross_validation_report(held_out: HeldOut, data: SkinSet, version: str) -> d
             lesion_metrics(scored, label_names(data), data.source.malignant),
             skin_type_metrics(scored, label_names(data), data.source.malignant),
         )
-        evaluations[title] = {"n": document["n"], "note": note} | {key: document[key] for key in ("metrics", "subgroups")}
+        evaluations[title] = {"n": document["n"], "note": note} | {
+            key: document[key] for key in ("metrics", "subgroups")
+        }
     return {
         "command": f"nabz-train lesions --folds {folds}",
         "interval_note": "bootstrap over patients",
@@ -139,7 +151,7 @@ def _judged_by_others(logits: Array, held_out: HeldOut, data: SkinSet) -> Scored
     flagged = np.zeros(len(logits), dtype=bool)
     for fold in np.unique(held_out.fold_of):
         inside, outside = held_out.fold_of == fold, held_out.fold_of != fold
-        others = SkinSet(data.source, data.path, tuple(r for r, chosen in zip(data.records, outside, strict=True) if chosen))
+        others = replace(data, records=tuple(np.array(data.records, dtype=object)[outside]))
         temperature, threshold = operating_point(held_out.full[outside], others)
         calibrated[inside] = logits[inside] / temperature
         scored = _scored(calibrated, flagged, data).rows(inside)
@@ -148,5 +160,5 @@ def _judged_by_others(logits: Array, held_out: HeldOut, data: SkinSet) -> Scored
 
 
 def _scored(calibrated_logits: Array, flagged: NDArray[np.bool_], data: SkinSet) -> Scored:
-    probabilities = softmax(calibrated_logits.astype(np.float64), axis=1)
+    probabilities = softmax(calibrated_logits)
     return Scored(targets(data), probabilities, flagged, data.groups, skin_types(list(data.records)))

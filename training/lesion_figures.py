@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 
 from training.metrics import (
     Interval,
@@ -31,7 +29,7 @@ LEAST_SENSITIVITY = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Scored images: class indices [n], probabilities [n, classes], whether flagged as malignant [n], groups [n].
+    """Scored images: class indices [n], probabilities [n, classes], flags of malignancy [n], groups [n].
 
     `skin_types` holds Fitzpatrick types 1 to 6, or 0 where not known.
     """
@@ -44,15 +42,22 @@ class Scored:
 
     def rows(self, chosen: NDArray[np.bool_]) -> Scored:
         """The chosen images only."""
-        parts = (self.truth, self.probabilities, self.flagged, self.groups, self.skin_types)
-        return Scored(*(part[chosen] for part in parts))
+        return Scored(
+            self.truth[chosen],
+            self.probabilities[chosen],
+            self.flagged[chosen],
+            self.groups[chosen],
+            self.skin_types[chosen],
+        )
 
 
-def lesion_metrics(scored: Scored, labels: tuple[str, ...], malignant: tuple[str, ...], seed: int = 0) -> dict[str, Interval]:
+def lesion_metrics(
+    scored: Scored, labels: tuple[str, ...], malignant: tuple[str, ...], seed: int = 0
+) -> dict[str, Interval]:
     """All figures of a set of images, with 95 % intervals that draw whole patients.
 
-    `sensitivity` and `specificity` are for malignancy at the operating point, `auc` and `average_precision` for the
-    malignancy probability, `sensitivity_<label>` for the most probable label.
+    `sensitivity` and `specificity` are for malignancy at the operating point, `auc` and `average_precision`
+    for the malignancy probability, `sensitivity_<label>` for the most probable label.
     """
     is_malignant, score = malignancy(scored, labels, malignant)
     predicted = scored.probabilities.argmax(axis=1)
@@ -60,7 +65,9 @@ def lesion_metrics(scored: Scored, labels: tuple[str, ...], malignant: tuple[str
 
     def interval(statistic: Any, *arrays: Array, of: NDArray[np.bool_] | None = None) -> Interval:
         chosen = np.ones(len(scored.truth), dtype=bool) if of is None else of
-        return bootstrap_interval(statistic, *(array[chosen] for array in arrays), groups=scored.groups[chosen], seed=seed)
+        return bootstrap_interval(
+            statistic, *(array[chosen] for array in arrays), groups=scored.groups[chosen], seed=seed
+        )
 
     figures = {
         "balanced_accuracy": interval(balanced_accuracy, scored.truth, predicted),
@@ -77,7 +84,9 @@ def lesion_metrics(scored: Scored, labels: tuple[str, ...], malignant: tuple[str
     return figures
 
 
-def skin_type_metrics(scored: Scored, labels: tuple[str, ...], malignant: tuple[str, ...]) -> dict[str, dict[str, Interval]]:
+def skin_type_metrics(
+    scored: Scored, labels: tuple[str, ...], malignant: tuple[str, ...]
+) -> dict[str, dict[str, Interval]]:
     """The main figures for each Fitzpatrick type, each with its own n; types that do not occur have n = 0."""
     wanted = ("balanced_accuracy", "auc", "sensitivity", "specificity")
     names = {0: "fitzpatrick_unknown"} | {skin_type: f"fitzpatrick_{skin_type}" for skin_type in range(1, 7)}
@@ -88,24 +97,34 @@ def skin_type_metrics(scored: Scored, labels: tuple[str, ...], malignant: tuple[
     return subgroups
 
 
-def malignancy(scored: Scored, labels: tuple[str, ...], malignant: tuple[str, ...]) -> tuple[NDArray[np.bool_], Array]:
+def malignancy(
+    scored: Scored, labels: tuple[str, ...], malignant: tuple[str, ...]
+) -> tuple[NDArray[np.bool_], Array]:
     """Whether each image is of a malignant lesion, and its malignancy probability."""
     columns = [labels.index(label) for label in malignant]
     return np.isin(scored.truth, columns), scored.probabilities[:, columns].sum(axis=1)
 
 
 def fit_temperature(logits: Array, truth: NDArray[np.int64]) -> float:
-    """The temperature that makes held-out logits [n, classes] most likely (Guo et al. 2017)."""
-
-    def negative_log_likelihood(log_temperature: float) -> float:
-        scaled = log_softmax(logits / np.exp(log_temperature), axis=1)
-        return float(-scaled[np.arange(len(truth)), truth].mean())
-
-    return float(np.exp(minimize_scalar(negative_log_likelihood, bounds=(-3.0, 3.0), method="bounded").x))
+    """The temperature, to 1 %, that makes held-out logits [n, classes] most likely (Guo et al. 2017)."""
+    candidates = np.exp(np.arange(-2.0, 2.0, 0.01))
+    own = np.arange(len(truth)), truth
+    likelihoods = [np.log(softmax(logits / temperature)[own] + 1e-12).mean() for temperature in candidates]
+    return float(candidates[int(np.argmax(likelihoods))])
 
 
-def malignancy_threshold(is_malignant: NDArray[np.bool_], score: Array, least_sensitivity: float = LEAST_SENSITIVITY) -> float:
-    """The highest threshold at which at least that share of the malignant images is flagged (score >= threshold)."""
+def softmax(logits: Array) -> NDArray[np.float64]:
+    """Probabilities [n, classes] in double precision."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    result: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return result
+
+
+def malignancy_threshold(
+    is_malignant: NDArray[np.bool_], score: Array, least_sensitivity: float = LEAST_SENSITIVITY
+) -> float:
+    """The highest threshold at which at least that share of malignant images is flagged (score >=
+    threshold)."""
     scores = np.sort(score[is_malignant])
     missed = int(np.floor((1 - least_sensitivity) * len(scores) + 1e-9))
     return float(scores[missed])

@@ -1,6 +1,7 @@
 """Fitting the lesion network: augmentation, class balance, honest unknowns, weight averaging, and resuming.
 
-Gets arrays and gives a network and its logits. It does not know files of photos, label names, metrics or bundles.
+Gets arrays and gives a network and its logits. It does not know files of photos, label names, metrics or
+bundles.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from training.lesion_network import BACKBONES, Backbone, LesionNetwork
 Array = NDArray[Any]
 OnEpoch = Callable[[int, float], None]
 _SCORING_BATCH = 32
-# Cropping the middle of a wider photo may lose the lesion; squashing it changes a shape that the model can bear.
+# Cropping the middle of a wider photo may lose the lesion; squashing it changes a shape that the model can
+# bear.
 GEOMETRY: Literal["squash"] = "squash"
 
 
@@ -32,9 +34,9 @@ GEOMETRY: Literal["squash"] = "squash"
 class Plan:
     """The recipe. Settled on one patient-grouped split and reported on another.
 
-    `stored_size` is the side of the pixels before augmentation crops them to `size`. `frozen_stages` leaves the
-    first stages as ImageNet taught them: with hundreds of photos they gain nothing, and they cost most of the time.
-    `least_unknown_rate` is how often a clinical field is hidden at least.
+    `stored_size` is the side of the pixels before augmentation crops them to `size`. `frozen_stages` leaves
+    the first stages as ImageNet taught them: with hundreds of photos they gain nothing, and they cost most of
+    the time. `least_unknown_rate` is how often a clinical field is hidden at least.
     """
 
     backbone: str = "efficientnet_lite0"
@@ -56,8 +58,8 @@ class Plan:
 class Examples:
     """What the network learns from, row by row.
 
-    `stored` [N, stored_size, stored_size, 3] is augmented and cropped; `pixels` [N, size, size, 3] is what inference
-    would see; `clinical` [N, F] is encoded; `targets` [N] are class indices.
+    `stored` [N, stored_size, stored_size, 3] is augmented and cropped; `pixels` [N, size, size, 3] is what
+    inference would see; `clinical` [N, F] is encoded; `targets` [N] are class indices.
     """
 
     stored: NDArray[np.uint8]
@@ -67,52 +69,63 @@ class Examples:
 
 
 def field_of_feature(feature_count: int) -> NDArray[np.int64]:
-    """Which of the eight clinical fields each encoded feature belongs to: age, body site, then yes/no fields."""
+    """Which of the eight clinical fields each encoded feature belongs to: age, body site, the yes/no
+    fields."""
     site_count = feature_count - 2 - 2 * len(YES_NO_FIELDS)
     answers = [2 + index for index in range(len(YES_NO_FIELDS)) for _ in range(2)]
     return np.array([0, 0, *[1] * site_count, *answers])
 
 
 def hide_answers(
-    clinical: NDArray[np.float32], targets: NDArray[np.int64], least_rate: float, generator: np.random.Generator
+    clinical: NDArray[np.float32],
+    targets: NDArray[np.int64],
+    least_rate: float,
+    generator: np.random.Generator,
 ) -> NDArray[np.float32]:
-    """Make clinical fields unknown at random, so often in each class that "unknown" says nothing of the class.
+    """Hide clinical answers at random, so often in each class that "unknown" says nothing of the class.
 
-    Who was asked what can give a diagnosis away (in PAD-UFES-20 `changed` is never unknown for actinic keratosis
-    and for 30 % of carcinomas). Every class is brought to the rate of the class with most unknowns, and to
-    `least_rate` at least, so the model learns what missing answers mean: nothing.
+    Who was asked what can give a diagnosis away (in PAD-UFES-20 `changed` is never unknown for actinic
+    keratosis and for 30 % of carcinomas). Every class is brought to the rate of the class with most unknowns,
+    and to `least_rate` at least, so the model learns what missing answers mean: nothing.
     """
     fields = field_of_feature(clinical.shape[1])
     hidden = clinical.copy()
     for field in np.unique(fields):
         columns = np.flatnonzero(fields == field)
-        known = clinical[:, columns].any(axis=1)
-        unknown_rates = {label: 1 - known[targets == label].mean() for label in np.unique(targets)}
-        wanted = min(max(least_rate, *unknown_rates.values()), 0.95)
-        to_hide = {label: max(0.0, (wanted - rate) / (1 - rate)) if rate < 1 else 0.0 for label, rate in unknown_rates.items()}
-        chance = np.array([to_hide[label] for label in targets])
+        known: NDArray[np.bool_] = (clinical[:, columns] != 0).sum(axis=1) > 0
+        rate_of = {label: 1 - known[targets == label].mean() for label in np.unique(targets)}
+        unknown_rate = np.array([rate_of[label] for label in targets])
+        wanted = min(max(least_rate, float(unknown_rate.max())), 0.95)
+        chance = np.clip((wanted - unknown_rate) / np.maximum(1 - unknown_rate, 1e-9), 0.0, 1.0)
         rows = np.flatnonzero(generator.random(len(clinical)) < chance)
         hidden[np.ix_(rows, columns)] = 0.0
     return hidden
 
 
 def fit(
-    examples: Examples, rows: NDArray[np.int64], classes: int, plan: Plan, seed: int, checkpoint: Path, on_epoch: OnEpoch
+    examples: Examples,
+    rows: NDArray[np.int64],
+    classes: int,
+    plan: Plan,
+    seed: int,
+    checkpoint: Path,
+    on_epoch: OnEpoch,
 ) -> nn.Module:
     """Fit on `rows` and return the weight-averaged network, in evaluation mode.
 
-    After each epoch everything is written to `checkpoint`, from which a run that was cut goes on and ends with the
-    same weights as one that was not. `on_epoch` hears the epoch and its mean loss.
-    Raises DataError when the checkpoint was made with another plan, seed or data.
+    After each epoch everything is written to `checkpoint`, from which a run that was cut goes on and ends
+    with the same weights as one that was not. `on_epoch` hears the epoch and its mean loss. Raises DataError
+    when the checkpoint was made with another plan, seed or data.
     """
     torch.manual_seed(seed)
     backbone = BACKBONES[plan.backbone]()
     recipe = _recipe(plan, backbone)
     network = LesionNetwork(backbone, examples.clinical.shape[1], classes)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(memory_format=torch.channels_last)
     for stage in backbone.stages[: plan.frozen_stages]:
         stage.requires_grad_(False)
-    averaged = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(plan.averaging_decay))
+    averaging = get_ema_multi_avg_fn(plan.averaging_decay)  # type: ignore[no-untyped-call]
+    averaged = AveragedModel(network, multi_avg_fn=averaging)
     steps = max(1, len(rows) // plan.batch_size)
     optimiser, schedule = _optimiser(network, plan, steps * plan.epochs)
     state = {"network": network, "averaged": averaged, "optimiser": optimiser, "schedule": schedule}
@@ -125,13 +138,17 @@ def fit(
         torch.manual_seed(seed * 10_007 + epoch)
         generator = np.random.default_rng((seed, epoch))
         order = _balanced_draw(examples.targets, rows, generator)
-        clinical = hide_answers(examples.clinical[rows], examples.targets[rows], plan.least_unknown_rate, generator)
+        clinical = hide_answers(
+            examples.clinical[rows], examples.targets[rows], plan.least_unknown_rate, generator
+        )
         clinical_of = dict(zip(rows.tolist(), clinical, strict=True))
         _train_mode(network)
         total = 0.0
         for step in range(steps):
             chosen = order[step * plan.batch_size : (step + 1) * plan.batch_size]
-            photos = torch.stack([augment(torch.from_numpy(examples.stored[row]).permute(2, 0, 1)) for row in chosen])
+            photos = torch.stack(
+                [augment(torch.from_numpy(examples.stored[row]).permute(2, 0, 1)) for row in chosen]
+            )
             photo = to_input(photos.permute(0, 2, 3, 1).numpy(), recipe)
             answers = torch.from_numpy(np.stack([clinical_of[int(row)] for row in chosen]))
             loss = loss_of(network(photo, answers), torch.from_numpy(examples.targets[chosen]))
@@ -158,7 +175,10 @@ def logits(network: nn.Module, pixels: Array, clinical: Array, recipe: PhotoReci
     """Logits [N, classes] for pixels [N, S, S, 3] as inference prepares them, and clinical fields [N, F]."""
     with torch.no_grad():
         parts = [
-            network(to_input(pixels[at : at + _SCORING_BATCH], recipe), torch.from_numpy(clinical[at : at + _SCORING_BATCH]))
+            network(
+                to_input(pixels[at : at + _SCORING_BATCH], recipe),
+                torch.from_numpy(clinical[at : at + _SCORING_BATCH]),
+            )
             for at in range(0, len(pixels), _SCORING_BATCH)
         ]
     result: NDArray[np.float32] = torch.cat(parts).numpy()
@@ -190,14 +210,19 @@ def _recipe(plan: Plan, backbone: Backbone) -> PhotoRecipe:
     return PhotoRecipe(plan.size, GEOMETRY, backbone.mean, backbone.std)
 
 
-def _optimiser(network: nn.Module, plan: Plan, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+def _optimiser(
+    network: nn.Module, plan: Plan, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """AdamW with a slow backbone and a fast head, and one warm-up and cool-down over the whole run."""
     parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             parts[name.startswith("backbone.")].append(parameter)
     rates = [plan.backbone_rate, plan.head_rate]
-    groups = [{"params": parts[is_backbone], "lr": rate} for is_backbone, rate in zip((True, False), rates, strict=True)]
+    groups = [
+        {"params": parts[is_backbone], "lr": rate}
+        for is_backbone, rate in zip((True, False), rates, strict=True)
+    ]
     optimiser = torch.optim.AdamW(groups, weight_decay=plan.weight_decay)
     return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=steps, pct_start=0.15)
 
@@ -233,7 +258,9 @@ def _resume(checkpoint: Path, fingerprint: str, state: dict[str, Any]) -> int:
         return 0
     saved = torch.load(checkpoint, weights_only=True)
     if saved["fingerprint"] != fingerprint:
-        raise DataError(f"{checkpoint} belongs to a run with another recipe, seed or data; delete it to start anew")
+        raise DataError(
+            f"{checkpoint} belongs to a run with another recipe, seed or data; delete it to start anew"
+        )
     for name, part in state.items():
         part.load_state_dict(saved[name])
     return int(saved["epoch"])

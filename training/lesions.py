@@ -1,7 +1,7 @@
 """`nabz-train lesions`: skin photos with clinical answers to a calibrated, exported and signed lesion bundle.
 
-Every photo goes through inference's own preprocessing; training adds augmentation only. Temperature and operating
-point come from networks that never saw the patient; the shipped network is fitted on everything.
+Every photo goes through inference's own preprocessing; training adds augmentation only. Temperature and
+operating point come from networks that never saw the patient; the shipped network is fitted on everything.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ from inference.bundle import Contract, DataSource, TensorSpec
 from inference.errors import DataError, ExportError
 from inference.photo import PhotoRecipe, clinical_features, encode_clinical, open_photo, photo_pixels
 from training.export import PARITY_INPUTS, check_parity, file_sha256, now_utc, write_bundle
-from training.lesion_evaluation import confusion, cross_validation_report, label_names, operating_point, targets
+from training.lesion_evaluation import (
+    confusion,
+    cross_validation_report,
+    label_names,
+    operating_point,
+    targets,
+)
 from training.lesion_evaluation import evaluate as evaluate
 from training.lesion_fitting import Examples, Plan, hide_answers, photo_recipe, to_input
 from training.lesion_folds import cross_validate
@@ -44,7 +50,9 @@ _SMOKE_PLAN = Plan(size=96, stored_size=112, epochs=1, batch_size=16)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this trainer beyond the common ones."""
     parser.add_argument("--folds", type=int, default=5, help="folds of the patient-grouped cross-validation")
-    parser.add_argument("--epochs", type=int, default=None, help=f"epochs of each network (default {Plan().epochs})")
+    parser.add_argument(
+        "--epochs", type=int, default=None, help=f"epochs of each network (default {Plan().epochs})"
+    )
     backbone_help = "efficientnet_lite0 is installed with nabz; the others download torchvision's weights"
     parser.add_argument("--backbone", choices=sorted(BACKBONES), default=Plan().backbone, help=backbone_help)
     checkpoint_help = "where a run that was cut goes on from; emptied when a run is done"
@@ -57,7 +65,9 @@ def train(args: argparse.Namespace) -> Path:
     Raises DataError for data that cannot be read and ExportError when ONNX and torch disagree.
     """
     if args.data is None:
-        raise DataError("nabz-train lesions needs --data: the folder of PAD-UFES-20 (metadata.csv and images/)")
+        raise DataError(
+            "nabz-train lesions needs --data: the folder of PAD-UFES-20 (metadata.csv and images/)"
+        )
     data, checksum = read_skin_data(args.data), file_sha256(args.data)
     plan, folds = _plan(args), args.folds
     if args.smoke:
@@ -66,12 +76,27 @@ def train(args: argparse.Namespace) -> Path:
     checkpoints = args.checkpoints / out.parent.name / ("smoke" if args.smoke else "full")
     torch.set_num_threads(args.threads)
     recipe = photo_recipe(plan)
-    settings = {**asdict(plan), "folds": folds, "seed": args.seed, "smoke": args.smoke, "images": len(data.records)}
+    settings = {
+        **asdict(plan),
+        "folds": folds,
+        "seed": args.seed,
+        "smoke": args.smoke,
+        "images": len(data.records),
+    }
     with tracked_run(data.source.task, settings, {data.source.name: checksum}) as run:
         examples = load_examples(data, plan, recipe)
         fold_of = grouped_folds(data.labels, data.groups, folds, args.seed)
         held_out, network = cross_validate(
-            examples, fold_of, len(data.source.labels), plan, recipe, args.seed, checkpoints, args.threads, run, args.quiet
+            examples,
+            fold_of,
+            len(data.source.labels),
+            plan,
+            recipe,
+            args.seed,
+            checkpoints,
+            args.threads,
+            run,
+            args.quiet,
         )
         temperature, threshold = operating_point(held_out.full, data)
         malignant = torch.tensor([float(name in data.source.malignant) for name in label_names(data)])
@@ -106,7 +131,7 @@ def export_onnx(scorer: CalibratedLesionNetwork, size: int, clinical_size: int) 
     """The scorer as one ONNX file without external data. Raises ExportError when it is too large to ship."""
     batch = torch.export.Dim("n", min=1, max=100_000)
     program = torch.onnx.export(
-        scorer.to(memory_format=torch.contiguous_format),  # type: ignore[call-overload]
+        scorer.to(memory_format=torch.contiguous_format),
         (torch.zeros(2, 3, size, size), torch.zeros(2, clinical_size)),
         dynamo=True,
         external_data=False,
@@ -118,10 +143,12 @@ def export_onnx(scorer: CalibratedLesionNetwork, size: int, clinical_size: int) 
     if program is None:
         raise ExportError("torch did not export the lesion network")
     buffer = io.BytesIO()
-    program.save(buffer)
+    program.save(buffer)  # type: ignore[arg-type]  # the stub knows paths only
     model = buffer.getvalue()
     if len(model) > LARGEST_MODEL_BYTES:
-        raise ExportError(f"the lesion model has {len(model)} bytes; at most {LARGEST_MODEL_BYTES} are shipped")
+        raise ExportError(
+            f"the lesion model has {len(model)} bytes; at most {LARGEST_MODEL_BYTES} are shipped"
+        )
     return model
 
 
@@ -133,7 +160,9 @@ def parity_on(
     def source(feeds: dict[str, Array]) -> dict[str, Array]:
         with torch.no_grad():
             outputs = scorer(torch.from_numpy(feeds["photo"]), torch.from_numpy(feeds["clinical"]))
-        return dict(zip(("probabilities", "malignancy_probability"), (o.numpy() for o in outputs), strict=True))
+        return dict(
+            zip(("probabilities", "malignancy_probability"), (o.numpy() for o in outputs), strict=True)
+        )
 
     generator = np.random.default_rng(seed)
     rows = np.resize(generator.permutation(len(examples.targets)), PARITY_INPUTS)
@@ -170,7 +199,12 @@ def _image(record: SkinRecord) -> Image.Image:
 
 
 def _contract(
-    data: SkinSet, version: str, checksum: str, recipe: PhotoRecipe, threshold: float, settings: dict[str, Any]
+    data: SkinSet,
+    version: str,
+    checksum: str,
+    recipe: PhotoRecipe,
+    threshold: float,
+    settings: dict[str, Any],
 ) -> Contract:
     source, side, features = data.source, recipe.size, clinical_features(BODY_SITES)
     classes = len(source.labels)
@@ -181,7 +215,11 @@ def _contract(
         model_sha256="",
         inputs=(
             _tensor("photo", ("n", 3, side, side), "RGB photo, upright, normalised as preprocessing says"),
-            _tensor("clinical", ("n", len(features)), "answers in the order of clinical_features; all zeros is unknown"),
+            _tensor(
+                "clinical",
+                ("n", len(features)),
+                "answers in the order of clinical_features; all zeros is unknown",
+            ),
         ),
         outputs=(
             _tensor("probabilities", ("n", classes), "calibrated probability of each label; sums to 1"),
@@ -189,14 +227,16 @@ def _contract(
         ),
         labels=source.labels,
         intended_use=(
-            "Estimates from a phone photo of one skin lesion, and up to eight answers, how likely it is malignant, to "
-            "help order a referral queue. It may raise a patient's urgency, never lower it."
+            "Estimates from a phone photo of one skin lesion, and up to eight answers, how likely it is "
+            "malignant, to help order a referral queue. It may raise a patient's urgency, never lower it."
             if source.task == "lesions"
             else f"Benchmark on the public {source.name} data. Not for patients."
         ),
         limits=source.limits,
         licence=source.licence,
-        data=(DataSource(name=source.name, licence=source.licence, sha256=checksum, citation=source.citation),),
+        data=(
+            DataSource(name=source.name, licence=source.licence, sha256=checksum, citation=source.citation),
+        ),
         training=settings,
         preprocessing=recipe.as_contract(),
         thresholds={"malignancy": threshold},

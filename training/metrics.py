@@ -80,14 +80,6 @@ def balanced_accuracy(truth: Array, predicted: Array) -> float:
     return float(np.mean([np.mean(predicted[truth == label] == label) for label in classes])) if len(truth) else nan
 
 
-def top_k_accuracy(truth: Array, probabilities: Array, k: int) -> float:
-    """Share of rows whose true class index is among the k most probable; `probabilities` is [n, classes]."""
-    if len(truth) == 0:
-        return nan
-    own = probabilities[np.arange(len(truth)), truth]
-    return float(np.mean(np.sum(probabilities > own[:, None], axis=1) < k))
-
-
 def auc(truth: Array, score: Array) -> float:
     """Area under the ROC curve; NaN unless both classes occur."""
     return float(roc_auc_score(truth, score)) if len(np.unique(truth)) == 2 else nan

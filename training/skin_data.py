@@ -1,14 +1,16 @@
 """Readers for skin photos with labels (PAD-UFES-20, HAM10000, DermaMNIST) and splits that cannot leak.
 
-A patient (a lesion, where no patient is known) is on one side of a split only, and that is checked. The columns of
-PAD-UFES-20 that give the diagnosis away (`biopsed`, gender, smoking and the other history) are never read;
-Fitzpatrick type is read for subgroup reports alone. This module does not know networks or how photos are decoded.
+A patient (a lesion, where no patient is known) is on one side of a split only, and that is checked. The
+columns of PAD-UFES-20 that give the diagnosis away (`biopsed`, gender, smoking and the other history) are
+never read; Fitzpatrick type is read for subgroup reports alone. This module does not know networks or how
+photos are decoded.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +28,15 @@ _PAD_COLUMNS = ("patient_id", "img_id", "diagnostic", "age", "region", "fitspatr
 _HAM_COLUMNS = ("lesion_id", "image_id", "dx", "age", "localization")
 _ANSWERS: dict[str, bool | None] = {"true": True, "false": False, "unk": None, "": None}
 _NAMED_AT_MOST = 5
+_OLDEST_YEARS = 125
 
 
 @dataclass(frozen=True, slots=True)
 class SkinRecord:
     """One labelled image. `group` is the patient, or the lesion where no patient is known.
 
-    `photo.path` starts from `folder`; `pixels` [H, W, 3] is set instead where the images came inside one file.
+    `photo.path` starts from `folder`; `pixels` [H, W, 3] is set instead where the images came inside one
+    file.
     """
 
     image_id: str
@@ -64,7 +68,7 @@ class SkinSet:
 
 
 def read_skin_data(path: Path) -> SkinSet:
-    """Read a folder (or its CSV, or a MedMNIST .npz) by what it holds. Raises DataError when it is none of these."""
+    """Read a folder (or its CSV, or a MedMNIST .npz) by what it holds. Raises DataError when it is none."""
     if path.suffix == ".npz":
         return read_medmnist(path)
     if path.name == "labels.csv" or (path / "labels.csv").is_file():
@@ -72,8 +76,8 @@ def read_skin_data(path: Path) -> SkinSet:
     if path.suffix == ".csv" or (path / "metadata.csv").is_file():
         return read_pad_ufes_20(path)
     raise DataError(
-        f"{path}: no skin data found; expected a folder with metadata.csv (PAD-UFES-20) or labels.csv (HAM10000) and "
-        "the images, or a MedMNIST .npz file"
+        f"{path}: no skin data found; expected a folder with metadata.csv (PAD-UFES-20) or labels.csv "
+        "(HAM10000) and the images, or a MedMNIST .npz file"
     )
 
 
@@ -91,11 +95,11 @@ def read_pad_ufes_20(path: Path) -> SkinSet:
             photo=Photo(
                 path=row["img_id"],
                 body_site=row["region"].lower() or None,
-                fitzpatrick=_whole(row, "fitspatrick", "img_id"),
+                fitzpatrick=_skin_type(row),
                 **{name: _answer(row, name) for name in YES_NO_FIELDS},
             ),
             folder=folder,
-            age_years=_number(row, "age", "img_id"),
+            age_years=_number(row, "age", "img_id", 0, _OLDEST_YEARS),
         )
         for row in table
     )
@@ -103,16 +107,18 @@ def read_pad_ufes_20(path: Path) -> SkinSet:
 
 
 def read_ham10000(path: Path) -> SkinSet:
-    """Read HAM10000 (labels.csv and images named by image_id): grouped by lesion, because no patient is known."""
+    """Read HAM10000 (labels.csv, images named by image_id), grouped by lesion: no patient is known."""
     table, folder = _table(path, "labels.csv", _HAM_COLUMNS, "image_id")
     records = tuple(
         SkinRecord(
             image_id=row["image_id"],
             label=row["dx"].lower(),
             group=row["lesion_id"],
-            photo=Photo(path=f"{row['image_id']}.jpg", body_site=row["localization"].replace("unknown", "") or None),
+            photo=Photo(
+                path=f"{row['image_id']}.jpg", body_site=row["localization"].replace("unknown", "") or None
+            ),
             folder=folder,
-            age_years=_number(row, "age", "image_id"),
+            age_years=_number(row, "age", "image_id", 0, _OLDEST_YEARS),
         )
         for row in table
     )
@@ -123,13 +129,26 @@ def read_medmnist(path: Path) -> SkinSet:
     """Read DermaMNIST (.npz with {train,val,test}_{images,labels}). Identical images form one group."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            parts = [(arrays[f"{part}_images"], arrays[f"{part}_labels"].ravel()) for part in ("train", "val", "test")]
+            parts = [
+                (arrays[f"{part}_images"], arrays[f"{part}_labels"].ravel())
+                for part in ("train", "val", "test")
+            ]
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: not a MedMNIST file; expected train, val and test images and labels") from error
+        raise DataError(
+            f"{path}: not a MedMNIST file; expected train, val and test images and labels"
+        ) from error
     images, indices = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     names = [label.name for label in DERMA_MNIST.labels]
-    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or not set(indices) <= set(range(len(names))):
-        raise DataError(f"{path}: expected DermaMNIST, RGB images of 7 classes; found {images.shape}, {len(set(indices))} classes")
+    if (
+        images.ndim != 4
+        or images.shape[3] != 3
+        or images.dtype != np.uint8
+        or not set(indices) <= set(range(len(names)))
+    ):
+        raise DataError(
+            f"{path}: expected DermaMNIST, RGB images of 7 classes; found {images.shape} and "
+            f"{len(set(indices))} classes"
+        )
     records = tuple(
         SkinRecord(
             image_id=f"{path.stem}_{index}",
@@ -150,7 +169,10 @@ def grouped_folds(labels: NDArray[Any], groups: NDArray[Any], folds: int, seed: 
     Raises DataError when there are fewer groups than folds.
     """
     if len(np.unique(groups)) < folds:
-        raise DataError(f"{len(np.unique(groups))} patients cannot be split into {folds} folds; give more data or fewer folds")
+        raise DataError(
+            f"{len(np.unique(groups))} patients cannot be split into {folds} folds; give more data or "
+            "fewer folds"
+        )
     fold_of = np.full(len(labels), -1, dtype=np.int64)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for fold, (_, held_out) in enumerate(splitter.split(labels, labels, groups)):
@@ -166,7 +188,10 @@ def check_no_group_is_split(groups: NDArray[Any], fold_of: NDArray[np.int64]) ->
     pairs = pd.DataFrame({"group": groups, "fold": fold_of}).drop_duplicates()
     shared = sorted(pairs["group"][pairs["group"].duplicated()].unique())
     if shared:
-        raise DataError(f"the split leaks: {len(shared)} patients are in several folds, such as {', '.join(shared[:_NAMED_AT_MOST])}")
+        raise DataError(
+            f"the split leaks: {len(shared)} patients are in several folds, such as "
+            f"{', '.join(shared[:_NAMED_AT_MOST])}"
+        )
 
 
 def _table(path: Path, name: str, columns: tuple[str, ...], key: str) -> tuple[list[dict[str, str]], Path]:
@@ -175,13 +200,17 @@ def _table(path: Path, name: str, columns: tuple[str, ...], key: str) -> tuple[l
     try:
         header = pd.read_csv(file, nrows=0).columns
         if missing := [column for column in columns if column not in header]:
-            raise DataError(f"{file}: columns {', '.join(missing)} are missing; expected {', '.join(columns)}")
+            raise DataError(
+                f"{file}: columns {', '.join(missing)} are missing; expected {', '.join(columns)}"
+            )
         frame = pd.read_csv(file, usecols=list(columns), dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: cannot be read as CSV; expected the publisher's file") from error
     frame = frame.apply(lambda column: column.str.strip())
     if doubled := frame[key][frame[key].duplicated()].tolist():
-        raise DataError(f"{file}: {key} occurs twice: {', '.join(doubled[:_NAMED_AT_MOST])}; keep one row an image")
+        raise DataError(
+            f"{file}: {key} occurs twice: {', '.join(doubled[:_NAMED_AT_MOST])}; keep one row an image"
+        )
     images = file.parent / "images"
     return frame.to_dict("records"), images if images.is_dir() else file.parent
 
@@ -208,16 +237,25 @@ def _answer(row: dict[str, str], name: str) -> bool | None:
     try:
         return _ANSWERS[row[name].lower()]
     except KeyError as error:
-        raise DataError(f"{row['img_id']}: {name} is {row[name]!r}; expected True, False, UNK or nothing") from error
+        raise DataError(
+            f"{row['img_id']}: {name} is {row[name]!r}; expected True, False, UNK or nothing"
+        ) from error
 
 
-def _number(row: dict[str, str], name: str, key: str) -> float | None:
+def _number(row: dict[str, str], name: str, key: str, low: float, high: float) -> float | None:
+    if not row[name]:
+        return None
     try:
-        return float(row[name]) if row[name] else None
-    except ValueError as error:
-        raise DataError(f"{row[key]}: {name} is {row[name]!r}; expected a number or nothing") from error
+        number = float(row[name])
+    except ValueError:
+        number = nan
+    if not low <= number <= high:
+        raise DataError(
+            f"{row[key]}: {name} is {row[name]!r}; expected a number from {low:g} to {high:g}, or nothing"
+        )
+    return number
 
 
-def _whole(row: dict[str, str], name: str, key: str) -> int | None:
-    number = _number(row, name, key)
+def _skin_type(row: dict[str, str]) -> int | None:
+    number = _number(row, "fitspatrick", "img_id", 1, 6)
     return None if number is None else int(number)

@@ -1,4 +1,4 @@
-"""What is known of the public skin data sets before reading them: labels, licence, citation, and body-site words.
+"""What is known of public skin data sets before reading them: labels, licence, citation, body-site words.
 
 Facts only; the readers are in skin_data.py. A label's severity runs from 1 (most severe) to 5.
 """
@@ -13,11 +13,12 @@ _DERMATOLOGY = "dermatology"
 
 # The fourteen sites of PAD-UFES-20, in the order that the model learns them.
 BODY_SITES = (
-    "FACE", "NOSE", "LIP", "EAR", "SCALP", "NECK", "CHEST", "BACK", "ABDOMEN", "ARM", "FOREARM", "HAND", "THIGH", "FOOT",
+    "FACE", "NOSE", "LIP", "EAR", "SCALP", "NECK", "CHEST",
+    "BACK", "ABDOMEN", "ARM", "FOREARM", "HAND", "THIGH", "FOOT",
 )  # fmt: skip
 
-# English, Urdu and Roman Urdu words for each site. A site that the model never saw gets its nearest neighbour only
-# where the skin is alike (leg for thigh); shoulder, groin and the like stay unknown.
+# English, Urdu and Roman Urdu words for each site. A site that the model never saw gets its nearest neighbour
+# only where the skin is alike (leg for thigh); shoulder, groin and the like stay unknown.
 _WORDS_OF_SITE = {
     "FACE": "face, cheek, forehead, chin, temple, eyelid, chehra, gaal, maatha, چہرہ, گال, ماتھا",
     "NOSE": "nose, naak, nak, ناک",
@@ -34,9 +35,7 @@ _WORDS_OF_SITE = {
     "THIGH": "thigh, leg, knee, shin, calf, lower extremity, lower leg, raan, taang, tang, ران, ٹانگ, گھٹنا",
     "FOOT": "foot, feet, toe, sole, heel, ankle, paon, paaon, pair, پاؤں, پیر",
 }
-BODY_SITE_WORDS = {
-    word.strip(): site for site, words in _WORDS_OF_SITE.items() for word in words.split(",")
-}
+BODY_SITE_WORDS = {word.strip(): site for site, words in _WORDS_OF_SITE.items() for word in words.split(",")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +52,20 @@ class SkinSource:
 
 
 def _label(name: str, english: str, urdu: str, icd10: str, severity: int) -> Label:
-    return Label(name=name, name_en=english, name_ur=urdu, icd10=icd10, severity=severity, specialty=_DERMATOLOGY)
+    return Label(
+        name=name, name_en=english, name_ur=urdu, icd10=icd10, severity=severity, specialty=_DERMATOLOGY
+    )
 
 
 PAD_UFES_20 = SkinSource(
     name="PAD-UFES-20",
     task="lesions",
     licence="CC BY 4.0",
-    citation="Pacheco AGC, Lima GR, Salomão AS, et al. PAD-UFES-20: A skin lesion dataset composed of patient data and "
-    "clinical images collected from smartphones. Data in Brief 2020;32:106221. doi:10.17632/zr7vgbcyr2.1",
+    citation="Pacheco AGC, Lima GR, Salomão AS, et al. PAD-UFES-20: A skin lesion dataset composed of patient "
+    "data and clinical images collected from smartphones. Data in Brief 2020;32:106221. "
+    "doi:10.17632/zr7vgbcyr2.1",
     labels=(
-        _label("ACK", "Actinic keratosis", "ایکٹینک کیراٹوسس (دھوپ سے بننے والا کھردرا نشان)", "L57.0", 4),
+        _label("ACK", "Actinic keratosis", "ایکٹینک کیراٹوسس (دھوپ کا کھردرا نشان)", "L57.0", 4),
         _label("BCC", "Basal cell carcinoma", "بیسل سیل کارسینوما (جلد کا سرطان)", "C44.9", 3),
         _label("MEL", "Melanoma", "میلانوما (جلد کا خطرناک سرطان)", "C43.9", 2),
         _label("NEV", "Naevus", "تل", "D22.9", 5),
@@ -72,11 +74,11 @@ PAD_UFES_20 = SkinSource(
     ),
     malignant=("BCC", "MEL", "SCC"),
     limits=(
-        "Knows six diagnoses only; infections, leishmaniasis, eczema and every other skin disease look like one of them.",
-        "Learned from patients of one Brazilian state, nearly all of Fitzpatrick skin types 1 to 3; figures for types "
-        "4 to 6 rest on a handful of photos or none.",
-        "The cancers in the data were chosen for biopsy: its prevalence is far above a clinic's, so probabilities "
-        "are too high for unselected patients until they are recalibrated there.",
+        "Knows six diagnoses only; infections, leishmaniasis, eczema and all else look like one of them.",
+        "Learned from patients of one Brazilian state, nearly all of Fitzpatrick skin types 1 to 3; figures for "
+        "types 4 to 6 rest on a handful of photos or none.",
+        "The cancers in the data were chosen for biopsy: their share is far above a clinic's, so "
+        "probabilities are too high for unselected patients until they are recalibrated there.",
     ),
 )
 
@@ -90,14 +92,17 @@ _DERMOSCOPY_LABELS = (
     _label("vasc", "Vascular lesion", "", "D18.0", 5),
 )
 _NON_COMMERCIAL = "Learned from data under CC BY-NC 4.0: for non-commercial use only."
-_DERMOSCOPY_ONLY = "Learned from dermoscopic images; it is not made for photos taken with a phone's own camera."
+_DERMOSCOPY_ONLY = (
+    "Learned from dermoscopic images; it is not made for photos taken with a phone's own camera."
+)
 
 HAM10000 = SkinSource(
     name="HAM10000",
     task="lesions-ham10000",
     licence="CC BY-NC 4.0",
-    citation="Tschandl P, Rosendahl C, Kittler H. The HAM10000 dataset, a large collection of multi-source dermatoscopic "
-    "images of common pigmented skin lesions. Scientific Data 2018;5:180161. doi:10.7910/DVN/DBW86T",
+    citation="Tschandl P, Rosendahl C, Kittler H. The HAM10000 dataset, a large collection of multi-source "
+    "dermatoscopic images of common pigmented skin lesions. Scientific Data 2018;5:180161. "
+    "doi:10.7910/DVN/DBW86T",
     labels=_DERMOSCOPY_LABELS,
     malignant=("akiec", "bcc", "mel"),
     limits=(_NON_COMMERCIAL, _DERMOSCOPY_ONLY),
@@ -106,9 +111,13 @@ DERMA_MNIST = SkinSource(
     name="DermaMNIST",
     task="lesions-dermamnist",
     licence="CC BY-NC 4.0",
-    citation="Yang J, Shi R, Wei D, et al. MedMNIST v2: A large-scale lightweight benchmark for 2D and 3D biomedical "
-    "image classification. Scientific Data 2023;10:41.",
+    citation="Yang J, Shi R, Wei D, et al. MedMNIST v2: A large-scale lightweight benchmark for 2D and 3D "
+    "biomedical image classification. Scientific Data 2023;10:41.",
     labels=_DERMOSCOPY_LABELS,
     malignant=("akiec", "bcc", "mel"),
-    limits=(_NON_COMMERCIAL, _DERMOSCOPY_ONLY, "Lesions are not known in these data, so held-out figures leak."),
+    limits=(
+        _NON_COMMERCIAL,
+        _DERMOSCOPY_ONLY,
+        "Lesions are not known in these data, so held-out figures leak.",
+    ),
 )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from training.metrics import (
     bootstrap_interval,
     expected_calibration_error,
     metrics_document,
-    top_k_accuracy,
 )
 
 Array = NDArray[Any]
@@ -108,7 +106,7 @@ def _generated(bundle: Bundle, folder: Path, questions: int | None) -> Scored:
     random = np.random.default_rng(GENERATED_SEED)
     patients = generator.draw(GENERATED_PATIENTS, random)
     if questions is None:
-        masked = generator.mask_missing(patients.answers, MISSING_SHARE, random)
+        masked = generator.mask_missing(patients, MISSING_SHARE, random)
     else:
         masked = generator.mask_to_complaint(patients, random, single=False)
     probabilities = _run(bundle, masked.astype(np.float32), patients.demographics(), generator.log_shift(patients))
@@ -130,7 +128,7 @@ def _figures(scored: Scored, severity: Array) -> dict[str, Interval]:
     severe_mass = p[:, severity <= SEVERE].sum(1)
     figures = {
         "missed_severe": bootstrap_interval(_mean, 1.0 - _in_top(p[severe_case], truth[severe_case], 3)),
-        **{f"gtpa@{k}": bootstrap_interval(partial(top_k_accuracy, k=k), truth, p) for k in (1, 3, 5)},
+        **{f"gtpa@{k}": bootstrap_interval(_mean, _in_top(p, truth, k)) for k in (1, 3, 5)},
         "ece": bootstrap_interval(expected_calibration_error, correct, confidence),
         "severe_mass_given_severe": bootstrap_interval(_mean, severe_mass[severe_case]),
     }
@@ -177,7 +175,7 @@ def _subgroups(scored: Scored) -> dict[str, dict[str, Interval]]:
     groups |= {f"sex {sex}": scored.demographics % len(SEXES) == index for index, sex in enumerate(SEXES)}
     return {
         name: {
-            f"gtpa@{k}": bootstrap_interval(partial(top_k_accuracy, k=k), scored.condition[rows], scored.probabilities[rows])
+            f"gtpa@{k}": bootstrap_interval(_mean, _in_top(scored.probabilities[rows], scored.condition[rows], k))
             for k in (1, 3)
         }
         for name, rows in groups.items()

@@ -30,7 +30,9 @@ CATALOGUE = Path("data/catalogue")
 MISSING_SHARE = 0.4
 CALIBRATION_SEED_OFFSET = 1_000_003
 EVALUATION_SEED_OFFSET = 2_000_003
-LEVEL_TARGETS = {"1": (1,), "2": (1, 2)}
+DECISION_SEED_OFFSET = 3_000_017
+COVERAGE = 0.9
+MISSED_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def train(args: argparse.Namespace) -> Path:
         scorer = _calibrated(network, knowledge, recipe, args.seed)
         model = _exported(scorer)
         parity = check_parity(_torch_source(scorer), model, _parity_feeds(knowledge, recipe, args.seed))
-        contract = _contract(task, args, knowledge, recipe, scorer.temperature, parity, checksum)
+        measured = calibrate_decisions(scorer, knowledge, recipe, args.seed)
+        contract = _contract(task, args, knowledge, recipe, scorer.temperature, parity, checksum, measured)
         write_bundle(out, model, contract, symptom_evaluation.unevaluated(task))
         bundle = symptom_evaluation.evaluate_and_record(out, data, args)
         run.log_report(bundle)
@@ -134,7 +137,7 @@ def mixed_masks(
     return np.concatenate(
         [
             parts[0].answers,
-            generator.mask_missing(parts[1].answers, lost, random),
+            generator.mask_missing(parts[1], lost, random),
             generator.mask_to_complaint(parts[2], random, recipe.single_complaint),
             generator.mask_to_complaint(parts[3], random, recipe.single_complaint, asked),
         ]
@@ -187,6 +190,43 @@ def _exported(scorer: SymptomScorer) -> bytes:
     return buffer.getvalue()
 
 
+@dataclass(frozen=True)
+class Decisions:
+    """What turns probabilities into sets and levels, chosen on held-out patients; see `calibrate_decisions`."""
+
+    thresholds: dict[str, float]
+    conformal: dict[str, Any]
+
+
+def calibrate_decisions(scorer: SymptomScorer, knowledge: Knowledge, recipe: Recipe, seed: int) -> Decisions:
+    """The prediction set's mass and the severity thresholds, on fresh patients with answers lost as in training.
+
+    The set takes the leading conditions up to a cumulative probability whose split-conformal quantile (Vovk et al.
+    2005; the adaptive score of Romano et al. 2020 without its randomisation) covers the truth in 90 % of patients.
+    A severity threshold is the probability mass below which at most 5 % of the patients who have a condition of that
+    severity or worse fall.
+    """
+    generator = PatientGenerator(knowledge)
+    random = np.random.default_rng(seed + DECISION_SEED_OFFSET)
+    patients = generator.draw(recipe.calibration_patients, random)
+    feeds = {
+        "evidence": mixed_masks(generator, patients, recipe, random).astype(np.float32),
+        "demographics": patients.demographics(),
+        "log_shift": generator.log_shift(patients),
+    }
+    p = _torch_source(scorer)(feeds)["probabilities"]
+    own = p[np.arange(len(p)), patients.condition][:, None]
+    cumulative = np.where(p > own, p, 0).sum(axis=1) + own[:, 0]
+    rank = int(np.ceil((len(p) + 1) * COVERAGE)) - 1
+    severity = np.array([knowledge.conditions[label]["severity"] for label in knowledge.labels])
+    thresholds = {}
+    for level in (2, 3, 4):
+        mass = p[:, severity <= level].sum(axis=1)
+        thresholds[f"severity_level_{level}"] = float(np.quantile(mass[severity[patients.condition] <= level], MISSED_SHARE))
+    conformal = {"method": "split conformal, cumulative mass", "coverage": COVERAGE, "mass": float(np.sort(cumulative)[rank]), "n": len(p)}
+    return Decisions(thresholds, conformal)
+
+
 def _torch_source(scorer: SymptomScorer) -> Any:
     def source(feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         with torch.no_grad():
@@ -215,6 +255,7 @@ def _contract(
     temperature: float,
     parity: dict[str, Any],
     checksum: str,
+    decisions: Decisions,
 ) -> Contract:
     slots, conditions = len(knowledge.slots), len(knowledge.labels)
     is_catalogue = task == "symptoms"
@@ -242,6 +283,8 @@ def _contract(
         licence="Apache-2.0" if is_catalogue else "CC BY 4.0",
         data=(_source(is_catalogue, checksum),),
         training={"seed": args.seed, "commit": current_commit(), "parity": parity, "temperature": temperature, **vars(recipe)},
+        thresholds=decisions.thresholds,
+        conformal=decisions.conformal,
         vocabulary={
             "slots": [[slot.code, slot.value] for slot in knowledge.slots],
             "parents": knowledge.parents_by_code(),
@@ -287,7 +330,7 @@ def _plot(run: TrackedRun, scorer: SymptomScorer, knowledge: Knowledge, recipe: 
     generator = PatientGenerator(knowledge)
     random = np.random.default_rng(seed + EVALUATION_SEED_OFFSET)
     patients = generator.draw(min(5000, recipe.calibration_patients), random)
-    masked = generator.mask_missing(patients.answers, MISSING_SHARE, random).astype(np.float32)
+    masked = generator.mask_missing(patients, MISSING_SHARE, random).astype(np.float32)
     feeds = {"evidence": masked, "demographics": patients.demographics(), "log_shift": generator.log_shift(patients)}
     p = _torch_source(scorer)(feeds)["probabilities"]
     run.log_figure(reliability_diagram(p.argmax(1) == patients.condition, p.max(1), "leading condition"), "reliability")
