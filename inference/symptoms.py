@@ -133,8 +133,7 @@ class SymptomModel:
         evidence: NDArray[np.float32],
         contributions: NDArray[np.float32],
     ) -> Differential:
-        mass = np.cumsum(probabilities[order])
-        size = int(np.searchsorted(mass, self._set_mass)) + 1
+        size = set_size(probabilities[order], self._set_mass)
         by_severity = np.bincount(self._severity, weights=probabilities, minlength=6)
         leading = [Possible(self._labels[place], float(probabilities[place])) for place in order[:SHOWN_CONDITIONS]]
         return Differential(
@@ -172,3 +171,9 @@ class SymptomModel:
 
     def _code_of(self, slug: str) -> str | None:
         return next((code for code, evidence in self._evidences.items() if evidence.get("slug") == slug), None)
+
+
+def set_size(descending: NDArray[np.float32], mass: float) -> int:
+    """How many leading conditions the prediction set has: those whose more probable rivals have at most `mass`."""
+    before = np.cumsum(descending) - descending
+    return max(1, int(np.searchsorted(before, mass, side="right")))

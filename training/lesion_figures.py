@@ -5,6 +5,7 @@ Arrays in, intervals out. It does not know where the probabilities come from.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from training.metrics import (
     Interval,
+    Statistic,
     auc,
     average_precision,
     balanced_accuracy,
@@ -25,6 +27,7 @@ from training.metrics import (
 Array = NDArray[Any]
 _SPECIFICITY = 0.60
 LEAST_SENSITIVITY = 0.95
+_SUBGROUP_METRICS = ("balanced_accuracy", "auc", "sensitivity", "specificity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +55,9 @@ class Scored:
 
 
 def lesion_metrics(
-    scored: Scored, labels: tuple[str, ...], malignant: tuple[str, ...], seed: int = 0
+    scored: Scored, labels: tuple[str, ...], malignant: tuple[str, ...], only: Collection[str] = ()
 ) -> dict[str, Interval]:
-    """All figures of a set of images, with 95 % intervals that draw whole patients.
+    """All figures of a set of images (or `only` some), with 95 % intervals that draw whole patients.
 
     `sensitivity` and `specificity` are for malignancy at the operating point, `auc` and `average_precision`
     for the malignancy probability, `sensitivity_<label>` for the most probable label.
@@ -62,39 +65,38 @@ def lesion_metrics(
     is_malignant, score = malignancy(scored, labels, malignant)
     predicted = scored.probabilities.argmax(axis=1)
     correct, confidence = predicted == scored.truth, scored.probabilities.max(axis=1)
-
-    def interval(statistic: Any, *arrays: Array, of: NDArray[np.bool_] | None = None) -> Interval:
-        chosen = np.ones(len(scored.truth), dtype=bool) if of is None else of
-        return bootstrap_interval(
-            statistic, *(array[chosen] for array in arrays), groups=scored.groups[chosen], seed=seed
-        )
-
-    figures = {
-        "balanced_accuracy": interval(balanced_accuracy, scored.truth, predicted),
-        "macro_auc": interval(macro_auc, scored.truth, scored.probabilities),
-        "auc": interval(auc, is_malignant, score),
-        "average_precision": interval(average_precision, is_malignant, score),
-        "sensitivity": interval(_share, scored.flagged, of=is_malignant),
-        "specificity": interval(_share, ~scored.flagged, of=~is_malignant),
-        "sensitivity_at_60_specificity": interval(_sensitivity_at_60, is_malignant, score),
-        "ece": interval(expected_calibration_error, correct, confidence),
+    everything = np.ones(len(scored.truth), dtype=bool)
+    definitions: dict[str, tuple[Statistic, tuple[Array, ...], NDArray[np.bool_]]] = {
+        "balanced_accuracy": (balanced_accuracy, (scored.truth, predicted), everything),
+        "macro_auc": (macro_auc, (scored.truth, scored.probabilities), everything),
+        "auc": (auc, (is_malignant, score), everything),
+        "average_precision": (average_precision, (is_malignant, score), everything),
+        "sensitivity": (_share, (scored.flagged,), is_malignant),
+        "specificity": (_share, (~scored.flagged,), ~is_malignant),
+        "sensitivity_at_60_specificity": (_sensitivity_at_60, (is_malignant, score), everything),
+        "ece": (expected_calibration_error, (correct, confidence), everything),
     }
     for index, label in enumerate(labels):
-        figures[f"sensitivity_{label.lower()}"] = interval(_share, correct, of=scored.truth == index)
-    return figures
+        definitions[f"sensitivity_{label.lower()}"] = (_share, (correct,), scored.truth == index)
+    return {
+        name: bootstrap_interval(statistic, *(array[rows] for array in arrays), groups=scored.groups[rows])
+        for name, (statistic, arrays, rows) in definitions.items()
+        if not only or name in only
+    }
 
 
 def skin_type_metrics(
     scored: Scored, labels: tuple[str, ...], malignant: tuple[str, ...]
 ) -> dict[str, dict[str, Interval]]:
-    """The main figures for each Fitzpatrick type, each with its own n; types that do not occur have n = 0."""
-    wanted = ("balanced_accuracy", "auc", "sensitivity", "specificity")
-    names = {0: "fitzpatrick_unknown"} | {skin_type: f"fitzpatrick_{skin_type}" for skin_type in range(1, 7)}
-    subgroups: dict[str, dict[str, Interval]] = {}
-    for skin_type, name in sorted(names.items(), key=lambda item: item[1]):
-        figures = lesion_metrics(scored.rows(scored.skin_types == skin_type), labels, malignant)
-        subgroups[name] = {metric: figures[metric] for metric in wanted}
-    return subgroups
+    """The main figures for each Fitzpatrick type, each with its n; types that do not occur have n = 0."""
+    subgroups = {
+        f"fitzpatrick_{skin_type or 'unknown'}": scored.rows(scored.skin_types == skin_type)
+        for skin_type in (1, 2, 3, 4, 5, 6, 0)
+    }
+    return {
+        name: lesion_metrics(part, labels, malignant, only=_SUBGROUP_METRICS)
+        for name, part in subgroups.items()
+    }
 
 
 def malignancy(

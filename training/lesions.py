@@ -137,7 +137,7 @@ def export_onnx(scorer: CalibratedLesionNetwork, size: int, clinical_size: int) 
         external_data=False,
         input_names=["photo", "clinical"],
         output_names=["probabilities", "malignancy_probability"],
-        dynamic_shapes=({0: batch}, {0: batch}),
+        dynamic_shapes=({0: batch}, {0: torch.export.Dim.AUTO}),
         verbose=False,
     )
     if program is None:

@@ -61,11 +61,11 @@ PAD_UFES_20 = SkinSource(
     name="PAD-UFES-20",
     task="lesions",
     licence="CC BY 4.0",
-    citation="Pacheco AGC, Lima GR, Salomão AS, et al. PAD-UFES-20: A skin lesion dataset composed of patient "
-    "data and clinical images collected from smartphones. Data in Brief 2020;32:106221. "
+    citation="Pacheco AGC, Lima GR, Salomão AS, et al. PAD-UFES-20: A skin lesion dataset composed of "
+    "patient data and clinical images collected from smartphones. Data in Brief 2020;32:106221. "
     "doi:10.17632/zr7vgbcyr2.1",
     labels=(
-        _label("ACK", "Actinic keratosis", "ایکٹینک کیراٹوسس (دھوپ کا کھردرا نشان)", "L57.0", 4),
+        _label("ACK", "Actinic keratosis", "ایکٹینک کیراٹوسس", "L57.0", 4),
         _label("BCC", "Basal cell carcinoma", "بیسل سیل کارسینوما (جلد کا سرطان)", "C44.9", 3),
         _label("MEL", "Melanoma", "میلانوما (جلد کا خطرناک سرطان)", "C43.9", 2),
         _label("NEV", "Naevus", "تل", "D22.9", 5),
@@ -75,8 +75,8 @@ PAD_UFES_20 = SkinSource(
     malignant=("BCC", "MEL", "SCC"),
     limits=(
         "Knows six diagnoses only; infections, leishmaniasis, eczema and all else look like one of them.",
-        "Learned from patients of one Brazilian state, nearly all of Fitzpatrick skin types 1 to 3; figures for "
-        "types 4 to 6 rest on a handful of photos or none.",
+        "Learned from patients of one Brazilian state, nearly all of Fitzpatrick skin types 1 to 3; figures "
+        "for types 4 to 6 rest on a handful of photos or none.",
         "The cancers in the data were chosen for biopsy: their share is far above a clinic's, so "
         "probabilities are too high for unselected patients until they are recalibrated there.",
     ),

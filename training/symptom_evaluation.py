@@ -62,6 +62,8 @@ def evaluate(bundle: Bundle, name: str, data: Path, questions: int | None = None
     scored = _generated(bundle, data, questions) if data.is_dir() else _patients(bundle, data, questions)
     severity = np.array([label.severity or 5 for label in bundle.contract.labels])
     figures = _figures(scored, severity)
+    if bundle.contract.conformal:
+        figures |= _set_figures(scored, float(bundle.contract.conformal["mass"]))
     return metrics_document(bundle.contract.task, name, len(scored.condition), figures, _subgroups(scored))
 
 
@@ -136,6 +138,19 @@ def _figures(scored: Scored, severity: Array) -> dict[str, Interval]:
     if listed.any():
         figures |= _differential_figures(p[listed], scored.differential[listed], severity)
     return figures
+
+
+def _set_figures(scored: Scored, mass: float) -> dict[str, Interval]:
+    """How often the 90 % prediction set holds the truth, and how many conditions it has on average."""
+    p, truth = scored.probabilities, scored.condition
+    own = p[np.arange(len(truth)), truth][:, None]
+    covered = np.where(p > own, p, 0).sum(axis=1) <= mass
+    ordered = -np.sort(-p, axis=1)
+    sizes = np.maximum((np.cumsum(ordered, axis=1) - ordered <= mass).sum(axis=1), 1)
+    return {
+        "coverage": bootstrap_interval(_mean, covered.astype(float)),
+        "set_size": bootstrap_interval(_mean, sizes.astype(float)),
+    }
 
 
 def _differential_figures(p: Array, reference: Array, severity: Array) -> dict[str, Interval]:

@@ -46,7 +46,7 @@ class Recipe:
     tempering: float = 0.5
     single_complaint: bool = False
     calibration_patients: int = 20_000
-    soft_weight: float = 0.5
+    soft_weight: float = 0.2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -201,8 +201,8 @@ class Decisions:
 def calibrate_decisions(scorer: SymptomScorer, knowledge: Knowledge, recipe: Recipe, seed: int) -> Decisions:
     """The prediction set's mass and the severity thresholds, on fresh patients with answers lost as in training.
 
-    The set takes the leading conditions up to a cumulative probability whose split-conformal quantile (Vovk et al.
-    2005; the adaptive score of Romano et al. 2020 without its randomisation) covers the truth in 90 % of patients.
+    The set takes every condition whose more probable rivals together have at most a certain probability, the
+    split-conformal quantile (Vovk et al. 2005) that covers the truth in 90 % of patients.
     A severity threshold is the probability mass below which at most 5 % of the patients who have a condition of that
     severity or worse fall.
     """
@@ -216,14 +216,14 @@ def calibrate_decisions(scorer: SymptomScorer, knowledge: Knowledge, recipe: Rec
     }
     p = _torch_source(scorer)(feeds)["probabilities"]
     own = p[np.arange(len(p)), patients.condition][:, None]
-    cumulative = np.where(p > own, p, 0).sum(axis=1) + own[:, 0]
+    before = np.where(p > own, p, 0).sum(axis=1)
     rank = int(np.ceil((len(p) + 1) * COVERAGE)) - 1
     severity = np.array([knowledge.conditions[label]["severity"] for label in knowledge.labels])
     thresholds = {}
     for level in (2, 3, 4):
         mass = p[:, severity <= level].sum(axis=1)
         thresholds[f"severity_level_{level}"] = float(np.quantile(mass[severity[patients.condition] <= level], MISSED_SHARE))
-    conformal = {"method": "split conformal, cumulative mass", "coverage": COVERAGE, "mass": float(np.sort(cumulative)[rank]), "n": len(p)}
+    conformal = {"method": "split conformal, mass of the more probable", "coverage": COVERAGE, "mass": float(np.sort(before)[rank]), "n": len(p)}
     return Decisions(thresholds, conformal)
 
 

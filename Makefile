@@ -1,0 +1,63 @@
+# Every command of the project, spelled in one place. `make help` lists them.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?= ../shared/data
+THREADS ?= 2
+SAMPLE := data/sample/referrals.jsonl
+SAMPLE_NOW := 2026-11-22T10:00:00+05:00
+
+.PHONY: help demo test lint format train train-smoke data-check bench lock clean
+
+help: ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
+
+$(VENV)/core.done: requirements/core.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/core.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/dev.done: requirements/dev.txt $(VENV)/core.done
+	@echo "installing what training and the tests need (several GB the first time)" >&2
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	touch $@
+
+demo: $(VENV)/core.done ## install the inference package and rank the sample referrals with the shipped models
+	@$(BIN)/nabz rank $(SAMPLE) --now $(SAMPLE_NOW) || test $$? -eq 1
+
+test: $(VENV)/dev.done ## install what the tests need and run them
+	NABZ_DATA=$${NABZ_DATA:-$(DATA)} $(BIN)/python -m pytest
+
+lint: $(VENV)/dev.done ## ruff, mypy --strict, import contracts, catalogue check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/nabz-train data check
+
+format: $(VENV)/dev.done ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+data-check: $(VENV)/dev.done ## prove the catalogue consistent and the data sets' checksums right
+	$(BIN)/nabz-train data check --data $(DATA)
+
+train: $(VENV)/dev.done ## train every shipped bundle again from data (about 90 minutes on two cores)
+	$(BIN)/nabz-train all --data $(DATA) --threads $(THREADS)
+
+train-smoke: $(VENV)/dev.done ## the same in a minute a model, into runs/smoke
+	$(BIN)/nabz-train all --data $(DATA) --threads $(THREADS) --smoke --models runs/smoke
+
+bench: $(VENV)/dev.done ## speed, as ratios inside one run
+	$(BIN)/python -m training.bench --threads $(THREADS)
+
+LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11
+
+lock: ## pin every extra again, with hashes (needs uv)
+	echo "setuptools>=77" | $(LOCK) pyproject.toml - -o requirements/core.txt
+	for extra in service train cluster dev; do $(LOCK) --extra $$extra -c requirements/core.txt pyproject.toml -o requirements/$$extra.txt; done
+
+clean: ## remove what the commands made here (not the models)
+	rm -rf $(VENV) build runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

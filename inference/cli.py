@@ -1,0 +1,218 @@
+"""The `nabz` command: parses, calls, prints, exits. Data go to stdout, words to stderr.
+
+The only module of the core that prints or exits. Exit status: 0 done, 1 done with cases marked for review, 2 could
+not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+from rich.console import Console
+from rich.progress import Progress
+
+from inference.assessment import Assessment
+from inference.bundle import load_bundle
+from inference.case import CaseReading
+from inference.casefile import read_cases
+from inference.errors import CaseError, NabzError
+from inference.explain import print_assessment
+from inference.models import Models, load_models
+from inference.policy import load_policy
+from inference.triage import Triage
+from inference.worklist import print_worklist
+
+DONE, REVIEW, FAILED = 0, 1, 2
+_PROGRESS_FROM_CASES = 2 * 1024
+_TABLE_WIDTH = 200
+_CSV_COLUMNS = (
+    "rank", "case_id", "level", "level_name", "wait_cap_minutes", "emergency_probability", "critical_probability",
+    "floor_level", "specialty", "scored_by", "red_flags", "condition", "icd10", "probability",
+    "malignancy_probability", "review_needed", "review_why",
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = parser().parse_args(arguments)
+    try:
+        return int(args.run(args))
+    except NabzError as error:
+        print(f"nabz: {error}", file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's parser, with an example for every command."""
+    top = argparse.ArgumentParser(
+        prog="nabz",
+        description="Rank telemedicine referrals by urgency, offline. Decision support, not a medical device.",
+        epilog="exit status: 0 done, 1 done with cases marked for review, 2 could not run",
+    )
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    _add_rank(commands)
+    _add_assess(commands)
+    _add_verify(commands)
+    return top
+
+
+def _command(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, example: str) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name, help=text, description=text, epilog=f"example: {example}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--photos", type=Path, metavar="DIR", help="the folder that photo paths start from (default: the cases' own)")
+    command.add_argument("--models", type=Path, metavar="DIR", help="the folder of bundles (default: NABZ_MODELS, or models/)")
+    command.add_argument("--policy", type=Path, metavar="FILE", help="a policy of your own (default: the shipped policy.toml)")
+    command.add_argument("--now", type=_moment, metavar="TIME", help="count waits up to this ISO 8601 time (default: the clock)")
+
+
+def _add_rank(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    rank = _command(
+        commands, "rank", "Rank a file of cases (JSON, JSON Lines or CSV) into a worklist.",
+        "nabz rank data/sample/referrals.jsonl --format json --out ranked.jsonl",
+    )  # fmt: skip
+    rank.add_argument("cases", type=Path, metavar="CASES")
+    rank.add_argument("--format", choices=("table", "json", "csv"), help="table for a reader (default), one JSON object a case, or CSV")
+    rank.add_argument("--out", type=Path, metavar="FILE", help="write there instead of to stdout; .jsonl, .json or .csv choose the format")
+    _add_common(rank)
+    rank.set_defaults(run=_rank)
+
+
+def _add_assess(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    assess = _command(
+        commands, "assess", "Assess one case and say why.", "nabz assess data/sample/case.json",
+    )  # fmt: skip
+    assess.add_argument("case", type=Path, metavar="CASE", help="a JSON file with one case")
+    assess.add_argument("--json", action="store_true", help="print the assessment as JSON")
+    _add_common(assess)
+    assess.set_defaults(run=_assess)
+
+
+def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    verify = _command(
+        commands, "verify", "Check a bundle's signature, hashes, operators and names without running it on a case.",
+        "nabz verify models/symptoms/1.0.0",
+    )  # fmt: skip
+    verify.add_argument("bundle", type=Path, metavar="BUNDLE", help="a bundle's folder")
+    verify.add_argument("--trusted-keys", type=Path, metavar="DIR", help="public keys to trust (default: trusted_keys/ beside the tasks)")
+    verify.set_defaults(run=_verify)
+
+
+def _rank(args: argparse.Namespace) -> int:
+    readings = read_cases(args.cases)
+    triage = _triage(args)
+    now = args.now or datetime.now(UTC)
+    with Progress(console=Console(stderr=True), disable=len(readings) < _PROGRESS_FROM_CASES or not sys.stderr.isatty()) as progress:
+        bar = progress.add_task("ranking", total=len(readings))
+        assessments = triage.rank(readings, now, _photos(args, args.cases), lambda done: progress.advance(bar, done))
+    _write(assessments, readings, args, now)
+    marked = [assessment for assessment in assessments if assessment.review.needed]
+    if marked:
+        print(f"nabz: {len(marked)} of {len(assessments)} cases are marked for review", file=sys.stderr)
+        _say_problems(readings)
+    return REVIEW if marked or triage.models.problems else DONE
+
+
+def _assess(args: argparse.Namespace) -> int:
+    readings = read_cases(args.case)
+    if len(readings) != 1:
+        raise CaseError(f"{args.case} holds {len(readings)} cases: rank them with `nabz rank`, or name a file with one")
+    now = args.now or datetime.now(UTC)
+    assessment = _triage(args).assess(readings[0], now, _photos(args, args.case))
+    if args.json:
+        print(assessment.model_dump_json(indent=1))
+    else:
+        print_assessment(assessment, readings[0].case, Console())
+    return REVIEW if assessment.review.needed else DONE
+
+
+def _verify(args: argparse.Namespace) -> int:
+    bundle = load_bundle(args.bundle, trusted_keys=args.trusted_keys)
+    print(f"{bundle.contract.task} {bundle.contract.version}: signature, hashes, operators and names are right")
+    print(f"bundle sha256 {bundle.sha256}")
+    return DONE
+
+
+def _triage(args: argparse.Namespace) -> Triage:
+    models = load_models(args.models)
+    _say_models(models)
+    return Triage(models, load_policy(args.policy))
+
+
+def _say_models(models: Models) -> None:
+    for problem in models.problems:
+        print(f"nabz: {problem}", file=sys.stderr)
+    if not models.bundles:
+        print("nabz: no model can be used: ranking goes on by rules alone", file=sys.stderr)
+
+
+def _say_problems(readings: Sequence[CaseReading], most: int = 20) -> None:
+    lines = [f"nabz: {reading.case.case_id}: {problem}" for reading in readings for problem in reading.problems]
+    for line in lines[:most]:
+        print(line, file=sys.stderr)
+    if len(lines) > most:
+        print(f"nabz: {len(lines) - most} more problems stand in the output's review reasons", file=sys.stderr)
+
+
+def _photos(args: argparse.Namespace, cases: Path) -> Path:
+    return args.photos if args.photos is not None else cases.parent
+
+
+def _write(assessments: list[Assessment], readings: list[CaseReading], args: argparse.Namespace, now: datetime) -> None:
+    chosen = args.format or {".json": "json", ".jsonl": "json", ".csv": "csv"}.get(args.out.suffix if args.out else "", "table")
+    try:
+        with args.out.open("w", encoding="utf-8", newline="") if args.out else nullcontext(sys.stdout) as out:
+            if chosen == "json":
+                out.writelines(assessment.model_dump_json() + "\n" for assessment in assessments)
+            elif chosen == "csv":
+                _write_csv(assessments, out)
+            else:
+                console = Console(file=out, width=None if sys.stdout.isatty() and not args.out else _TABLE_WIDTH)
+                print_worklist(assessments, {reading.case.case_id: reading.case for reading in readings}, now, console)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise CaseError(f"{args.out} cannot be written: {error.strerror}") from error
+
+
+def _write_csv(assessments: list[Assessment], out: IO[str]) -> None:
+    rows = csv.writer(out)
+    rows.writerow(_CSV_COLUMNS)
+    for one in assessments:
+        first = one.differential[0] if one.differential else None
+        lesion = one.lesion
+        rows.writerow(
+            (
+                one.rank, one.case_id, one.level, one.level_name, one.wait_cap_minutes, one.emergency_probability,
+                one.critical_probability, one.floor_level, one.specialty, one.scored_by, "; ".join(one.red_flags),
+                first.condition if first else None, first.icd10 if first else None, first.probability if first else None,
+                lesion.malignancy_probability if lesion else None, one.review.needed, "; ".join(one.review.why),
+            )
+        )  # fmt: skip
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an ISO 8601 time such as 2026-11-22T08:30:00+05:00") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,214 @@
+"""The `nabz-train` command: parses, calls, prints, exits. Data go to stdout, words to stderr.
+
+The only module of training that prints. Exit status: 0 done, 1 checks found problems, 2 could not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from inference.errors import NabzError
+
+DONE, PROBLEMS, FAILED = 0, 1, 2
+TASKS = ("symptoms", "acuity", "lesions")
+_SUBPARSERS = Any
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = parser().parse_args(arguments)
+    try:
+        return int(args.run(args))
+    except NabzError as error:
+        print(f"nabz-train: {error}", file=sys.stderr)
+        return FAILED
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's parser, with an example for every command."""
+    top = argparse.ArgumentParser(
+        prog="nabz-train",
+        description="Train, measure and export Nabz's models; check the data they learn from.",
+        epilog="exit status: 0 done, 1 checks found problems, 2 could not run",
+    )
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    _add_trainers(commands)
+    _add_evaluate(commands)
+    _add_levels(commands)
+    _add_all(commands)
+    _add_data(commands)
+    return top
+
+
+def _command(commands: _SUBPARSERS, name: str, text: str, example: str) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text, epilog=f"example: {example}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    return made
+
+
+def _add_trainers(commands: _SUBPARSERS) -> None:
+    texts = {
+        "symptoms": ("Train the symptom model on the catalogue, or on data in DDXPlus format.", "nabz-train symptoms --smoke --out runs/smoke/symptoms/1.0.0"),
+        "acuity": ("Train the acuity model on NHAMCS-ED and KTAS visits.", "nabz-train acuity --data ../shared/data --smoke --out runs/smoke/acuity/1.0.0"),
+        "lesions": ("Train the lesion model on photos with clinical answers.", "nabz-train lesions --data ../shared/data/pad_ufes_20 --smoke --out runs/smoke/lesions/1.0.0"),
+    }  # fmt: skip
+    for task, (text, example) in texts.items():
+        command = _command(commands, task, text, example)
+        command.add_argument("--data", type=Path, help="what to learn from (symptoms: the catalogue by default)")
+        command.add_argument("--out", type=Path, help="the bundle's folder (default models/<task>/<version>)")
+        command.add_argument("--version", default="1.0.0", help="the bundle's version (default 1.0.0)")
+        _add_common(command)
+        _trainer(task).add_arguments(command)
+        command.set_defaults(run=_train, task=task)
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--seed", type=int, default=0, help="seed of every random choice (default 0)")
+    command.add_argument("--threads", type=int, default=2, help="processor threads to use (default 2)")
+    command.add_argument("--smoke", action="store_true", help="a tiny run that shows that everything works")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _add_evaluate(commands: _SUBPARSERS) -> None:
+    evaluate = _command(
+        commands,
+        "evaluate",
+        "Measure a bundle on data in a supported format, with 95 % intervals and subgroups.",
+        "nabz-train evaluate models/symptoms-ddxplus/1.0.0 --data ../shared/data/ddxplus/patients_all49.csv --json",
+    )
+    evaluate.add_argument("bundle", type=Path, metavar="BUNDLE")
+    evaluate.add_argument("--data", type=Path, required=True, help="a patients or visits file, or a folder of photos with its table")
+    evaluate.add_argument("--questions", type=int, default=None, metavar="N", help="symptoms: only age, sex and the first complaint known, then N answers")
+    evaluate.add_argument("--json", action="store_true", help="print JSON (default: a table)")
+    evaluate.add_argument("--threads", type=int, default=2)
+    evaluate.set_defaults(run=_evaluate)
+
+
+def _add_levels(commands: _SUBPARSERS) -> None:
+    levels = _command(
+        commands,
+        "levels",
+        "Choose the thresholds that turn probabilities into levels, on held-out visits, and record them.",
+        "nabz-train levels --data ../shared/data --models models",
+    )
+    levels.add_argument("--data", type=Path, required=True, help="the folder of data sets")
+    levels.add_argument("--models", type=Path, default=Path("models"))
+    levels.add_argument("--threads", type=int, default=2)
+    levels.set_defaults(run=_levels)
+
+
+def _add_all(commands: _SUBPARSERS) -> None:
+    every = _command(commands, "all", "Train every shipped bundle again, one after the other, and print a summary.", "nabz-train all --data ../shared/data --smoke --models runs/smoke")
+    every.add_argument("--data", type=Path, required=True, help="the folder of data sets (see data/sources.toml)")
+    every.add_argument("--models", type=Path, default=Path("models"), help="where the bundles go (default models)")
+    every.add_argument("--version", default="1.0.0")
+    _add_common(every)
+    every.set_defaults(run=_all)
+
+
+def _add_data(commands: _SUBPARSERS) -> None:
+    data = _command(commands, "data", "Check or generate data.", "nabz-train data check")
+    verbs = data.add_subparsers(required=True, metavar="VERB")
+    check = _command(verbs, "check", "Prove the catalogue consistent and the data sets' checksums right.", "nabz-train data check --data ../shared/data")
+    check.add_argument("--catalogue", type=Path, default=Path("data/catalogue"))
+    check.add_argument("--data", type=Path, default=None, help="the folder of data sets: also check those that are there")
+    check.set_defaults(run=_check)
+    generate = _command(
+        verbs, "generate", "Draw synthetic cases from the catalogue: vitals, season, province, missing answers, complaint text.",
+        "nabz-train data generate --n 1000 --out runs/cases.jsonl",
+    )  # fmt: skip
+    generate.add_argument("--catalogue", type=Path, default=Path("data/catalogue"))
+    generate.add_argument("--n", type=int, default=1000)
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--out", type=Path, required=True, help=".jsonl: cases; .csv: patients in DDXPlus format")
+    generate.set_defaults(run=_generate)
+
+
+def _trainer(task: str) -> Any:
+    """The module of a task's trainer; imported only when its command is set up."""
+    if task == "symptoms":
+        from training import symptoms as trainer
+    elif task == "acuity":
+        from training import acuity as trainer  # type: ignore[no-redef]
+    else:
+        from training import lesions as trainer  # type: ignore[no-redef]
+    return trainer
+
+
+def _train(args: argparse.Namespace) -> int:
+    folder = _trainer(args.task).train(args)
+    print(folder)
+    return DONE
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from training.evaluate import evaluate_bundle
+
+    report = evaluate_bundle(args.bundle, args.data, args.questions, args.threads)
+    if args.json:
+        print(json.dumps(report, allow_nan=False))
+    else:
+        _print_report(report)
+    return DONE
+
+
+def _levels(args: argparse.Namespace) -> int:
+    from training.levels import choose_levels
+
+    _print_report(choose_levels(args.data, args.models, args.threads))
+    return DONE
+
+
+def _all(args: argparse.Namespace) -> int:
+    from training.everything import train_everything
+
+    for folder, seconds in train_everything(args):
+        print(f"{folder}  {seconds:.0f} s")
+    return DONE
+
+
+def _check(args: argparse.Namespace) -> int:
+    from training.catalogue import check_catalogue, load_catalogue
+    from training.sources import check_sources
+
+    catalogue = load_catalogue(args.catalogue)
+    problems = check_catalogue(catalogue)
+    if args.data is not None:
+        problems += check_sources(args.catalogue.parent / "sources.toml", args.data)
+    for problem in problems:
+        print(problem)
+    print(f"{len(catalogue.conditions)} conditions, {len(catalogue.findings)} findings, {len(problems)} problems", file=sys.stderr)
+    return PROBLEMS if problems else DONE
+
+
+def _generate(args: argparse.Namespace) -> int:
+    from training.synthetic import write_synthetic
+
+    write_synthetic(args.catalogue, args.n, args.seed, args.out)
+    print(f"wrote {args.n} synthetic cases to {args.out}", file=sys.stderr)
+    return DONE
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table("group", "metric", "value", "95 % interval", "n", title=f"{report['task']}, n = {report['n']}")
+    for group, figures in {"all": report["metrics"], **report["subgroups"]}.items():
+        for name, figure in figures.items():
+            value = "undefined" if figure["value"] is None else f"{figure['value']:.4f}"
+            interval = "" if figure["low"] is None else f"{figure['low']:.4f} to {figure['high']:.4f}"
+            table.add_row(group, name, value, interval, str(figure["n"]))
+    console.print(table)

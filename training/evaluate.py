@@ -1,0 +1,32 @@
+"""`nabz-train evaluate`: finds out what a bundle is and hands it, with the data, to its task's measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from inference.bundle import load_bundle
+from inference.errors import DataError
+
+
+def evaluate_bundle(folder: Path, data: Path, questions: int | None, threads: int) -> dict[str, Any]:
+    """The metrics document of the bundle in `folder` on `data`. Raises NabzError when either cannot be used."""
+    if not data.exists():
+        raise DataError(f"{data} does not exist: name a data file, or a folder with photos and their table")
+    bundle = load_bundle(folder, threads=threads)
+    task, name = bundle.contract.task, folder.as_posix()
+    if questions is not None and not task.startswith("symptoms"):
+        raise DataError(f"--questions belongs to symptom bundles, not to {task}")
+    if task.startswith("symptoms"):
+        from training import symptom_evaluation
+
+        return symptom_evaluation.evaluate(bundle, name, data, questions)
+    if task.startswith("acuity"):
+        from training import acuity_evaluation
+
+        return acuity_evaluation.evaluate(bundle, name, data)
+    if task.startswith("lesions"):
+        from training import lesion_evaluation
+
+        return lesion_evaluation.evaluate(bundle, data, name, threads)
+    raise DataError(f"{folder}: no measurement is known for the task {task}")
