@@ -26,6 +26,7 @@ SIGNATURE_FILE = "signature"
 TRUSTED_KEYS_FOLDER = "trusted_keys"
 MODEL_BYTES_LIMIT = 64 * 1024 * 1024
 CONTRACT_BYTES_LIMIT = 16 * 1024 * 1024
+KEY_ID_LIMIT = 64
 
 # Operators that the exporters of training/ produce; none can loop, branch, read files or call out.
 _ALLOWED_OPERATORS = frozenset(
@@ -41,12 +42,13 @@ _ALLOWED_OPERATORS = frozenset(
 )
 _ALLOWED_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 _DTYPES = {"float32": np.float32, "int64": np.int64, "uint8": np.uint8}
+_ONNX_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "uint8": "tensor(uint8)"}
 
 Array = NDArray[Any]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TensorSpec(_Frozen):
@@ -118,8 +120,8 @@ class Bundle:
         if missing := sorted(wanted.keys() - feeds.keys()):
             raise BundleError(f"{self.contract.task}: inputs {missing} are missing; the contract lists them")
         names = [spec.name for spec in self.contract.outputs]
-        arrays = {name: np.ascontiguousarray(feeds[name], dtype=dtype) for name, dtype in wanted.items()}
         try:
+            arrays = {name: np.ascontiguousarray(feeds[name], dtype=dtype) for name, dtype in wanted.items()}
             values = self._session.run(names, arrays)
         except Exception as error:  # onnxruntime raises its own unrelated classes; all mean "this model failed"
             raise BundleError(f"{self.contract.task} {self.contract.version}: the model failed on this batch") from error
@@ -164,10 +166,10 @@ def read_signed_files(folder: Path, trusted_keys: Path) -> dict[str, bytes]:
     try:
         record = json.loads(_read(folder / SIGNATURE_FILE))
         key_id, signature = str(record["key_id"]), base64.b64decode(record["signature"], validate=True)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f"{folder / SIGNATURE_FILE} cannot be read; restore the bundle") from error
     key_path = trusted_keys / f"{key_id}.pub"
-    if not key_id.isalnum() or not key_path.is_file():
+    if not key_id.isalnum() or len(key_id) > KEY_ID_LIMIT or not key_path.is_file():
         raise BundleError(f"{folder} is signed by key {key_id[:16]!r}, which is not among the trusted keys: add "
                           f"its public key to {trusted_keys} if you trust who made it")
     try:
@@ -191,8 +193,9 @@ def check_graph(model: bytes, name: str) -> None:
         raise BundleError(f"{name}: model.onnx is not an ONNX model") from error
     if proto.functions:
         raise BundleError(f"{name}: model.onnx defines functions of its own, which are not accepted")
-    for tensor in proto.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+    sparse = [part for one in proto.graph.sparse_initializer for part in (one.values, one.indices)]
+    for tensor in (*proto.graph.initializer, *sparse):
+        if _is_external(tensor):
             raise BundleError(f"{name}: model.onnx keeps data in other files, which are not accepted")
     refused = {
         f"{node.domain or 'ai.onnx'}:{node.op_type}"
@@ -200,10 +203,19 @@ def check_graph(model: bytes, name: str) -> None:
         if node.op_type not in _ALLOWED_OPERATORS
         or node.domain not in _ALLOWED_DOMAINS
         or any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
-        or any(attribute.t.external_data for attribute in node.attribute if attribute.HasField("t"))
+        or any(_is_external(tensor) for attribute in node.attribute for tensor in _tensors_of(attribute))
     }
     if refused:
         raise BundleError(f"{name}: model.onnx uses operators that are not accepted: {', '.join(sorted(refused))}")
+
+
+def _tensors_of(attribute: Any) -> list[Any]:
+    sparse = [attribute.sparse_tensor, *attribute.sparse_tensors]
+    return [attribute.t, *attribute.tensors, *(part for one in sparse for part in (one.values, one.indices))]
+
+
+def _is_external(tensor: Any) -> bool:
+    return bool(tensor.data_location == tensor.EXTERNAL or tensor.external_data)
 
 
 def _read(path: Path) -> bytes:
@@ -232,6 +244,7 @@ def _session(model: bytes, threads: int, folder: Path) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # nothing that check_graph could not see
     try:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # see Bundle.run
@@ -246,3 +259,7 @@ def _check_names(folder: Path, contract: Contract, session: Any) -> None:
         promised, real = {spec.name for spec in specs}, {value.name for value in found}
         if not promised <= real or (kind == "inputs" and promised != real):
             raise BundleError(f"{folder}: the contract promises {kind} {sorted(promised)}, the model has {sorted(real)}")
+        types = {value.name: value.type for value in found}
+        for spec in specs:
+            if types[spec.name] != _ONNX_TYPES[spec.dtype]:
+                raise BundleError(f"{folder}: the contract promises {spec.name} as {spec.dtype}, the model has {types[spec.name]}")

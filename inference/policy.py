@@ -8,6 +8,7 @@ from datetime import timedelta
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -60,7 +61,7 @@ class Policy(BaseModel):
     levels: dict[int, LevelPolicy]
     queue: QueuePolicy
     unscored: UnscoredPolicy
-    priority: dict[Priority, int]
+    priority: dict[Priority, Annotated[int, Field(ge=1, le=5)]]
     sha256: str = ""
 
 

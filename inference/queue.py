@@ -50,14 +50,22 @@ def ordered(cases: Iterable[Waiting], policy: Policy, now: datetime) -> list[Wai
 
 def due_at(waiting: Waiting, policy: Policy) -> datetime:
     """When a case should be seen: at its cap, or earlier by the policy's share of it for its risk."""
-    return waiting.received_at + policy.levels[waiting.level].cap * (1 - policy.queue.risk_weight * waiting.risk)
+    return _later(waiting.received_at, policy.levels[waiting.level].cap * (1 - policy.queue.risk_weight * waiting.risk))
 
 
 def cap_at(waiting: Waiting, policy: Policy) -> datetime:
     """When the case's wait cap ends."""
-    return waiting.received_at + policy.levels[waiting.level].cap
+    return _later(waiting.received_at, policy.levels[waiting.level].cap)
 
 
 def waited(waiting: Waiting, now: datetime) -> timedelta:
     """The time since the case was received; zero for a case from the future (a clock that is wrong)."""
     return max(now - waiting.received_at, timedelta(0))
+
+
+def _later(moment: datetime, span: timedelta) -> datetime:
+    """`moment` plus `span`, or the last moment there is: a wrong clock must not cost anybody the queue."""
+    try:
+        return moment + span
+    except OverflowError:
+        return datetime.max.replace(tzinfo=moment.tzinfo)

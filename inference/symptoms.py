@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.bundle import Bundle, Label
-from inference.case import Case
+from inference.case import PRESENT, Case
 from inference.errors import BundleError
-from inference.evidence import EvidenceEncoder, FindingMap, Slot, demographic_index, prior_shift, season_of
+from inference.evidence import EvidenceEncoder, Slot, demographic_index, prior_shift, season_of
 from inference.findings import FindingsReader, Reading
 
 SHOWN_CONDITIONS = 5
@@ -22,12 +22,20 @@ SHOWN_REASONS = 4
 LEAST_CONTRIBUTION = 0.3  # log-odds below which a finding is not worth a line
 
 
+Findings = dict[str, str | tuple[str, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A case with its findings merged (form, measurements, complaint) and the reading of its complaint."""
+    """A case with its findings and the reading of its complaint.
+
+    `findings` merges form, measurements and complaint. `stated` leaves the measurements out: what decides a level must
+    not see a vital twice, or a worse vital could, by way of a likelier mild condition, lower the level.
+    """
 
     case: Case
-    findings: dict[str, str | tuple[str, ...]]
+    findings: Findings
+    stated: Findings
     reading: Reading
 
 
@@ -51,7 +59,10 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True)
 class Differential:
-    """The leading conditions, the 90 % prediction set, probability by severity, and the leading one's reasons."""
+    """The leading conditions, the 90 % prediction set, and the leading one's reasons.
+
+    `severity_mass` is the probability by severity without measured vitals: see `Read.stated`.
+    """
 
     leading: tuple[Possible, ...]
     prediction_set: tuple[str, ...]
@@ -76,6 +87,7 @@ class SymptomModel:
             self._shifts = {"n": len(self._labels), "season": vocabulary["season"], "province": vocabulary["province"]}
             self.reader = FindingsReader(vocabulary["lexicon"], parents)
             self._districts = vocabulary["lexicon"].get("districts", {})
+            self._measured = frozenset(rule["finding"] for rule in vocabulary["lexicon"].get("measured", []))
             self._set_mass = float((contract.conformal or {"mass": 0.9})["mass"])
         except (KeyError, TypeError) as error:
             raise BundleError(f"{contract.task} {contract.version}: the vocabulary lacks {error}; export it again") from error
@@ -93,7 +105,15 @@ class SymptomModel:
         findings, reading = self.reader.read_case(case)
         if case.pregnant is not None and self._pregnancy_code:
             findings.setdefault(self._pregnancy_code, "present" if case.pregnant else "absent")
-        return Read(case, findings, reading)
+        return Read(case, findings, self._stated(case, findings, reading), reading)
+
+    def _stated(self, case: Case, findings: Findings, reading: Reading) -> Findings:
+        """The findings without what only a measurement says."""
+        stated = {code: value for code, value in findings.items() if code not in self._measured or code in case.findings}
+        for finding in reading.findings:
+            if finding.code in self._measured and finding.code not in case.findings and stated.get(finding.code) != PRESENT:
+                stated[finding.code] = finding.value
+        return stated
 
     def name_of(self, code: str) -> str:
         """A finding's English name, for reasons and red flags."""
@@ -110,15 +130,17 @@ class SymptomModel:
         if not reads:
             return []
         evidence = np.stack([self.encoder.encode(read.findings) for read in reads])
+        stated = np.stack([self.encoder.encode(read.stated) for read in reads])
         who = np.array([demographic_index(read.case.age_years, read.case.sex) for read in reads])
         shift = np.stack([self._shift(read.case) for read in reads])
         outputs = self._bundle.run({"evidence": evidence, "demographics": who, "log_shift": shift})
         probabilities = outputs["probabilities"]
-        if not np.isfinite(probabilities).all():
+        deciding = self._bundle.run({"evidence": stated, "demographics": who, "log_shift": shift})["probabilities"]
+        if not (np.isfinite(probabilities).all() and np.isfinite(deciding).all()):
             raise BundleError(f"{self._bundle.contract.task}: the model gave no finite probabilities")
         order = np.argsort(-probabilities, axis=1, kind="stable")
         return [
-            self._differential(reads[row], probabilities[row], order[row], evidence[row], outputs["contributions"][row])
+            self._differential(reads[row], probabilities[row], deciding[row], order[row], evidence[row], outputs["contributions"][row])
             for row in range(len(reads))
         ]
 
@@ -129,12 +151,13 @@ class SymptomModel:
         self,
         read: Read,
         probabilities: NDArray[np.float32],
+        deciding: NDArray[np.float32],
         order: NDArray[np.int64],
         evidence: NDArray[np.float32],
         contributions: NDArray[np.float32],
     ) -> Differential:
         size = set_size(probabilities[order], self._set_mass)
-        by_severity = np.bincount(self._severity, weights=probabilities, minlength=6)
+        by_severity = np.bincount(self._severity, weights=deciding, minlength=6)
         leading = [Possible(self._labels[place], float(probabilities[place])) for place in order[:SHOWN_CONDITIONS]]
         return Differential(
             leading=tuple(leading),

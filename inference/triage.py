@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from inference.assessment import (
     Assessment,
@@ -102,7 +102,7 @@ class Triage:
         case = reading.case
         review = list(reading.problems)
         symptoms = self.models.symptoms
-        read = symptoms.read(case) if symptoms else Read(case, dict(case.findings), Reading((), ()))
+        read = symptoms.read(case) if symptoms else Read(case, dict(case.findings), dict(case.findings), Reading((), ()))
         if symptoms and (unknown := symptoms.encoder.unknown(case.findings)):
             review.append(f"findings {', '.join(sorted(unknown)[:5])} are not in the catalogue: enter them again")
         review += self._reading_problems(read)
@@ -132,7 +132,7 @@ class Triage:
         if model is None:
             return
         telling = [part for part in parts if _has_vitals(part.read.case) or part.read.findings]
-        pairs = [(part.read.case, part.read.findings) for part in telling]
+        pairs = [(part.read.case, part.read.stated) for part in telling]
         for part, score in zip(telling, _each_or_none(model.score_cases, pairs), strict=True):
             part.acuity = score
             if score is None:
@@ -248,7 +248,7 @@ def _has_vitals(case: Case) -> bool:
     return bool(case.vitals.model_fields_set)
 
 
-def _scored_by(part: _Parts) -> str:
+def _scored_by(part: _Parts) -> Literal["models and rules", "rules alone", "nothing"]:
     if part.differential is not None or part.acuity is not None or part.lesions:
         return "models and rules"
     return "rules alone" if _has_vitals(part.read.case) or part.read.findings else "nothing"

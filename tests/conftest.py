@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -23,3 +24,59 @@ def shared_data() -> Path:
 def models_folder() -> Path:
     """The shipped bundles."""
     return ROOT / "models"
+
+
+@pytest.fixture(scope="session")
+def catalogue_folder() -> Path:
+    """The shipped catalogue."""
+    return ROOT / "data" / "catalogue"
+
+
+@pytest.fixture
+def tiny_release(tmp_path: Path) -> Path:
+    """Two conditions and five evidences in the DDXPlus release format, with three patients.
+
+    Half of the flu's patients have pain (`E_2`); the rest were never asked about it and have its questions' defaults.
+    """
+    folder = tmp_path / "tiny_release"
+    folder.mkdir()
+    shared = {"question_en": "?", "is_antecedent": False, "default_value": 0, "value_meaning": {}, "possible-values": []}
+    evidences = {
+        "E_1": {**shared, "name": "E_1", "code_question": "E_1", "data_type": "B"},
+        "E_2": {**shared, "name": "E_2", "code_question": "E_2", "data_type": "B"},
+        "E_3": {**shared, "name": "E_3", "code_question": "E_2", "data_type": "C", "possible-values": [0, 1, 2]},
+        "E_4": {
+            **shared,
+            **{"name": "E_4", "code_question": "E_2", "data_type": "M"},
+            **{"possible-values": ["V_none", "V_a", "V_b"], "default_value": "V_none"},
+        },
+        "E_5": {**shared, "name": "E_5", "code_question": "E_5", "data_type": "B", "is_antecedent": True},
+    }
+    conditions = {
+        name: {"condition_name": name, "cond-name-eng": name, "icd10-id": "J00", "severity": severity, "symptoms": {}, "antecedents": {}}
+        for name, severity in (("flu", 2), ("cold", 4))
+    }
+    statistics = {
+        "flu": {
+            "prior": 0.2,
+            "age": {"newborn": 0.0},
+            "findings": {
+                "E_1": {"1": 0.8},
+                "E_2": {"1": 0.5},
+                "E_3": {"0": 0.5, "1": 0.2, "2": 0.3},
+                "E_4": {"V_a": 0.5, "V_none": 0.5},
+                "E_5": {"1": 0.3},
+            },
+        },
+        "cold": {"prior": 0.8, "sex": {"female": 3.0, "male": 1.0}, "findings": {"E_1": {"1": 0.1}, "E_5": {"1": 0.3}}},
+    }
+    for name, content in (("release_evidences", evidences), ("release_conditions", conditions), ("train_statistics", statistics)):
+        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    (folder / "patients_all49.csv").write_text(
+        "AGE,DIFFERENTIAL_DIAGNOSIS,SEX,PATHOLOGY,EVIDENCES,INITIAL_EVIDENCE\n"
+        "30,\"[['flu', 0.6], ['cold', 0.2], ['gout', 0.2]]\",F,flu,\"['E_1', 'E_2', 'E_3_@_2', 'E_4_@_V_a', 'E_4_@_V_b']\",E_1\n"
+        "70,\"[]\",M,cold,\"['E_5']\",E_5\n"
+        "1,,X,flu,\"['E_2']\",E_2\n",
+        encoding="utf-8",
+    )
+    return folder

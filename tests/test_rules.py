@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from inference.case import Case, Vitals
 from inference.errors import PolicyError
-from inference.rules import RuleFloor, UnknownVital, _IittTable, assess_floor, at_least, iitt_signs
+from inference.rule_tables import _IittTable, at_least
+from inference.rules import RuleFloor, UnknownVital, assess_floor, iitt_signs
 
 ADULT, CHILD, DAY = 30, 7, 1 / 365.25
 NORMAL: dict[str, Any] = {
@@ -472,7 +473,7 @@ def test_unknown_age_takes_what_either_table_surely_fires(sign: str) -> None:
         ({"vitals": {"spo2_percent": 92}}, None, "high_risk_spo2"),
         ({"vitals": {"capillary_refill_seconds": 3}}, None, "slow_capillary_refill"),
         ({"vitals": {"glucose_mg_dl": 70}}, None, "hypoglycaemia"),
-        ({"vitals": {"consciousness": "P"}}, "altered_mental_status_or_agitation", "unresponsive"),
+        ({"vitals": {"consciousness": "V"}}, "altered_mental_status_or_agitation", "unresponsive"),
         (
             {"vitals": {"systolic_mmhg": 159, "diastolic_mmhg": 109}, **P},
             None,
@@ -540,6 +541,8 @@ def test_rates_that_some_child_may_have_are_not_fired_for_an_unknown_age(beats: 
         ("pregnant_visual_change", {"present": ["F_266"]}),
         ("pregnant_high_blood_pressure", {"present": ["F_090"]}),
         ("pregnant_trauma", {"present": ["F_221", "F_222"]}),
+        ("pregnant_trauma", P),
+        ("pregnant_active_labour", P),
         ("two_of_severe_dehydration", {"present": ["F_021", "F_129", "F_205"], "age_years": CHILD}),
         ("child_brain_infection", {"present": ["F_001", "F_142"], "age_years": CHILD}),
         ("child_brain_infection", {"present": ["F_022", "F_144"], "age_years": CHILD}),

@@ -1,0 +1,1 @@
+"""Nabz training: data to signed bundles. Nothing here is needed to score a case."""

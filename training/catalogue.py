@@ -35,6 +35,7 @@ SPECIALTIES = frozenset(
     rheumatology haematology oncology ophthalmology ent dentistry dermatology family_medicine
     """.split()
 )
+APPLIES = ("female_only", "male_only", "from_12_years", "under_2_years", "under_12_years")
 SCRIPTS = ("en", "ur", "roman")
 DATA_TYPES = {"binary": "B", "categorical": "C", "multi": "M"}
 
@@ -200,10 +201,25 @@ def _check_findings(catalogue: Catalogue) -> Iterator[str]:
         parent = table.get("parent")
         if parent is not None and parent not in catalogue.findings:
             yield f"finding {slug}: its parent {parent} is not a finding"
+        elif parent is not None and catalogue.findings[parent].get("type") != "binary":
+            yield f"finding {slug}: its parent {parent} is not a yes-or-no finding"
+        if _is_own_ancestor(catalogue, slug):
+            yield f"finding {slug} is its own ancestor"
         if table.get("type") == "binary" and not 0 < table.get("background", 0) < 1:
             yield f"finding {slug}: background is {table.get('background')}, expected a probability between 0 and 1"
         if (table.get("type") == "binary") == bool(table.get("values")):
             yield f"finding {slug}: values belong to categorical and multi findings, and only to them"
+
+
+def _is_own_ancestor(catalogue: Catalogue, slug: str) -> bool:
+    above = str(catalogue.findings[slug].get("parent"))
+    seen: set[str] = set()
+    while above in catalogue.findings and above not in seen:
+        if above == slug:
+            return True
+        seen.add(above)
+        above = str(catalogue.findings[above].get("parent"))
+    return False
 
 
 def _check_signs(catalogue: Catalogue) -> Iterator[str]:
@@ -252,7 +268,7 @@ def _check_conditions(catalogue: Catalogue) -> Iterator[str]:
             yield f"condition {slug}: specialty {table['specialty']} is not known"
         for key, known in (("age", AGE_BANDS), ("season", SEASONS), ("province", PROVINCES), ("sex", ("female", "male"))):
             for name, factor in table.get(key, {}).items():
-                if name not in known or not 0 <= factor <= 100:
+                if name not in known or not _is_number(factor) or not 0 <= factor <= 100:
                     yield f"condition {slug}: {key}.{name} = {factor} is not a known name with a multiplier of 0 to 100"
         for name in table["chief"]:
             if name not in table["findings"]:
@@ -266,6 +282,8 @@ def _check_probability(catalogue: Catalogue, slug: str, table: Table, name: str,
     if finding is None:
         yield f"condition {slug}: {name} is not a finding"
         return
+    if finding.get("type") not in DATA_TYPES:
+        return  # said of the finding already
     number, basis = _number_and_basis(entry, table["basis"])
     if not basis:
         yield f"condition {slug}: {name} has no basis"
@@ -277,12 +295,19 @@ def _check_probability(catalogue: Catalogue, slug: str, table: Table, name: str,
         return
     values = number if isinstance(number, dict) else {"": number}
     for value, p in values.items():
-        if value and value not in finding["values"]:
+        if not _is_number(p):
+            yield f"condition {slug}: {name} {value} has probability {p!r}, which is not a number"
+            return
+        if value and value not in finding.get("values", {}):
             yield f"condition {slug}: {name} has no value {value}"
         if not 0 < p < 1 and not (finding["type"] == "categorical" and 0 <= p <= 1):
             yield f"condition {slug}: {name} {value} has probability {p}, expected between 0 and 1"
     if finding["type"] == "categorical" and abs(sum(values.values()) - 1) > 1e-6:
         yield f"condition {slug}: the values of {name} sum to {sum(values.values()):g}, expected 1"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_reach(catalogue: Catalogue) -> Iterator[str]:
@@ -305,6 +330,8 @@ def _check_reading(catalogue: Catalogue) -> Iterator[str]:
             if "value" in rule and rule["value"] not in catalogue.findings.get(rule["finding"], {}).get("values", {}):
                 yield f"reading.toml: {rule['finding']} has no value {rule['value']}"
     for rule, slugs in catalogue.applies.items():
+        if rule not in APPLIES:
+            yield f"applies.toml: {rule} is not a known limit, expected one of {', '.join(APPLIES)}"
         yield from (f"applies.toml: {rule} names {slug}, which is not a finding" for slug in slugs if slug not in catalogue.findings)
     for district, province in catalogue.districts.items():
         if province not in PROVINCES:

@@ -46,28 +46,38 @@ def read_patients(
     """Read a DDXPlus patients CSV. Raises DataError naming the missing column, or the row with an unknown name."""
     try:
         table = pd.read_csv(path)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError) as error:
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(f"{path} cannot be read as CSV: {error}") from error
     missing = [column for column in COLUMNS if column not in table]
     if missing:
         raise DataError(f"{path} lacks the columns {missing}; a DDXPlus patients file has {list(COLUMNS)}")
+    if table.empty:
+        raise DataError(f"{path} has no patient: expected at least one row")
     parents = {code: e["code_question"] for code, e in evidences.items() if e["code_question"] != code}
     encoder = EvidenceEncoder(slots, parents)
     index = {label: position for position, label in enumerate(labels)}
-    unknown = sorted(set(table["PATHOLOGY"]) - index.keys())
+    unknown = sorted(map(str, set(table["PATHOLOGY"]) - index.keys()))
     if unknown:
         raise DataError(f"{path}: conditions {unknown[:5]} are not among the model's {len(labels)} labels")
     sexes = [_SEX_NAMES.get(str(sex), "unknown") for sex in table["SEX"]]
-    listed = [ast.literal_eval(text) for text in table["EVIDENCES"]]
+    ages = [None if pd.isna(age) else float(age) for age in table["AGE"]]
+    listed = [_listed(text, row, path) for row, text in enumerate(table["EVIDENCES"], start=1)]
     return PatientTable(
         condition=np.array([index[name] for name in table["PATHOLOGY"]]),
-        demographics=np.array([demographic_index(a, s) for a, s in zip(table["AGE"], sexes, strict=True)]),  # type: ignore[arg-type]
+        demographics=np.array([demographic_index(a, s) for a, s in zip(ages, sexes, strict=True)]),  # type: ignore[arg-type]
         age_years=table["AGE"].to_numpy(float),
         sex=tuple(sexes),
         full=np.stack([encoder.encode(_full(answers, evidences, path)) for answers in listed]),
         initial=np.stack([encoder.encode({code: "present"}) for code in table["INITIAL_EVIDENCE"]]),
         differential=_differentials(table, index),
     )
+
+
+def _listed(text: object, row: int, path: Path) -> list[str]:
+    try:
+        return list(ast.literal_eval(str(text)))
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise DataError(f"{path}, patient {row}: EVIDENCES is not a list of evidence codes") from error
 
 
 def _full(answers: Sequence[str], evidences: Mapping[str, Any], path: Path) -> dict[str, str | tuple[str, ...]]:

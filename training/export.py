@@ -85,8 +85,11 @@ def write_bundle(folder: Path, model: bytes, contract: Contract, metrics: dict[s
 
 
 def rewrite_metrics(folder: Path, metrics: dict[str, Any]) -> Bundle:
-    """Replace the metrics of a bundle that exists, with its card and signature; the model stays byte for byte."""
-    contract = Contract.model_validate_json((folder / "contract.json").read_bytes())
+    """Replace the metrics of a bundle that exists, with its card and signature; the model stays byte for byte.
+
+    Raises BundleError when the bundle was altered: it is not signed again.
+    """
+    contract = load_bundle(folder).contract
     return write_bundle(folder, (folder / "model.onnx").read_bytes(), contract, metrics)
 
 
@@ -105,7 +108,7 @@ def sign(folder: Path, files: Mapping[str, bytes]) -> None:
 
 def render_card(contract: Contract, metrics: dict[str, Any]) -> str:
     """The model card: what the contract and the metrics say, for a reader."""
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701 (Markdown from our own files)
     environment.filters["figure"] = _figure
     template = environment.from_string(CARD_TEMPLATE.read_text(encoding="utf-8"))
     return template.render(contract=contract, report=metrics)

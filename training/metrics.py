@@ -71,7 +71,7 @@ def wilson_interval(successes: int, n: int) -> Interval:
     share = successes / n
     centre = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
     half = Z95 / (1 + Z95**2 / n) * sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2))
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half), n)
+    return Interval(share, max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)), n)
 
 
 def balanced_accuracy(truth: Array, predicted: Array) -> float:

@@ -14,7 +14,7 @@ def read_sources(path: Path) -> dict[str, dict[str, Any]]:
     """Each data set's entry by name. Raises DataError when the list cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
 
 

@@ -22,7 +22,8 @@ class SymptomNetwork(nn.Module):
         super().__init__()
         slots, conditions = len(knowledge.slots), len(knowledge.labels)
         present, absent = evidence_weights(knowledge)
-        self.prior = nn.Embedding.from_pretrained(_tensor(knowledge.log_demographics), freeze=False)
+        prior = _tensor(knowledge.log_demographics)
+        self.prior = nn.Embedding(prior.shape[0], prior.shape[1], _weight=prior)
         self.present = nn.Parameter(_tensor(present))
         self.absent = nn.Parameter(_tensor(absent))
         self.demographics = nn.Embedding(knowledge.log_demographics.shape[0], 8)
@@ -35,7 +36,7 @@ class SymptomNetwork(nn.Module):
         nn.init.zeros_(last.bias)
 
     def forward(self, evidence: Tensor, demographics: Tensor, log_shift: Tensor) -> Tensor:
-        """Logits [N, C] under the training prior."""
+        """Logits [N, C] under the real prior."""
         positive, negative = torch.relu(evidence), torch.relu(-evidence)
         linear = positive @ self.present + negative @ self.absent
         wide = torch.cat([positive, negative, self.demographics(demographics)], dim=1)
@@ -49,19 +50,20 @@ class SymptomScorer(nn.Module):
     condition against the prior-weighted average one.
     """
 
-    def __init__(self, network: SymptomNetwork, log_prior_correction: Tensor, temperature: float, prior: Floats) -> None:
+    def __init__(self, network: SymptomNetwork, temperature: float, prior: Floats) -> None:
         super().__init__()
         self.network = network
         self.temperature = temperature
-        self.register_buffer("log_prior_correction", log_prior_correction)
         weights = _tensor(prior)[None, :]
+        self.relative_present: Tensor
+        self.relative_absent: Tensor
         with torch.no_grad():
             self.register_buffer("relative_present", (network.present - (network.present * weights).sum(1, keepdim=True)).T.contiguous())
             self.register_buffer("relative_absent", (network.absent - (network.absent * weights).sum(1, keepdim=True)).T.contiguous())
 
     def forward(self, evidence: Tensor, demographics: Tensor, log_shift: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities [N, C] and contributions [N, S]."""
-        logits = self.network(evidence, demographics, log_shift) + self.log_prior_correction
+        logits = self.network(evidence, demographics, log_shift)
         probabilities = torch.softmax(logits / self.temperature, dim=1)
         leading = torch.argmax(probabilities, dim=1)
         present = torch.index_select(self.relative_present, 0, leading)

@@ -1,0 +1,221 @@
+"""The acuity model over cases: the probability of a critical outcome and of an expert's call "emergency".
+
+One implementation turns a case and its findings into a row of features, for training and for inference. A vital enters as
+how far it lies below and above the age's usual value, so that a model whose weights on those are not negative can never
+answer a worse vital with a lower probability; a vital that was not measured is a state of its own. Knows no rules and no
+levels.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.bundle import Bundle
+from inference.case import ABSENT, Case, Consciousness, Sex, Vitals
+from inference.errors import BundleError
+from inference.evidence import FindingMap
+
+Row = NDArray[np.float32]
+
+# Usual pulse and breathing rate by age: medians of Fleming et al., Lancet 2011;377:1011-18; adults as from 18 years on.
+_AGE_STARTS_YEARS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 15.0, 18.0)
+_USUAL_PULSE = (143, 140, 134, 128, 123, 116, 110, 104, 98, 91, 84, 78, 73, 75)
+_USUAL_BREATHS = (43, 41, 39, 37, 35, 31, 28, 25, 23, 21, 19, 18, 16, 16)
+_ADULT_YEARS = 16.0
+_ADULT_SYSTOLIC = 125.0
+_DIASTOLIC_SHARE = 0.6  # the usual diastolic pressure, as a share of the usual systolic
+_USUAL_CELSIUS = 37.0
+_FULL_SPO2 = 100.0
+_UNKNOWN_AGE_YEARS = 40.0
+
+CONSCIOUSNESS: Mapping[Consciousness, int] = {"A": 0, "C": 1, "V": 2, "P": 3, "U": 4}
+AGE_HINGES_YEARS = (20, 45, 65, 80)
+# Each deviation with its cap and its share in the strain: the points, linear up to the cap, that it adds.
+_STRAIN = {"pulse_above": (100.0, 5.0), "systolic_below": (60.0, 5.0), "breaths_above": (150.0, 5.0), "spo2_below": (30.0, 7.5), "celsius_below": (4.0, 4.0), "celsius_above": (4.0, 4.0)}  # fmt: skip
+_STRAIN_NOT_ALERT = 3.0
+_STRAIN_ON_OXYGEN = 2.0
+_CHRONIC_ASKED_FROM = 3  # so many chronic conditions denied: the rest was asked too
+
+_VITALS = ("breaths", "spo2", "systolic", "diastolic", "pulse", "celsius")
+DEVIATIONS = tuple(f"{vital}_{side}" for vital in _VITALS for side in ("below", "above") if (vital, side) != ("spo2", "above"))
+_BASE = (
+    "age_years", *(f"age_over_{years}" for years in AGE_HINGES_YEARS), "child", "age_unknown", "female", "sex_unknown",
+    "ambulance", "arrival_unknown", "chronic", "chronic_asked", "chronic_by_age",
+    *(f"{vital}_unmeasured" for vital in _VITALS), "consciousness_unmeasured",
+)  # fmt: skip
+_VITAL = (
+    *(f"{name}_log_{who}" for who in ("adult", "child") for name in DEVIATIONS),
+    *(f"{name}_root" for name in DEVIATIONS),
+    "strain_adult", "strain_child", "strain_squared", "strain_by_age", "strain_by_chronic", "strain_in_ambulance",
+    "not_alert", "consciousness", "on_oxygen",
+)  # fmt: skip
+_GROUP_TERMS = ("", "_by_age", "_by_chronic", "_in_ambulance", "_by_strain")
+
+
+class AcuityEncoder:
+    """Turns cases into rows of features: the columns, in order, are `names`; those in `rising` grow with a worse vital."""
+
+    def __init__(self, groups: Mapping[str, str], chronic: Iterable[str], codes: Iterable[str] = ()) -> None:
+        """`groups` maps a finding's code to its complaint group; `chronic` are the codes of chronic conditions;
+        `codes` are findings with a column of their own."""
+        self._group_of = dict(groups)
+        self._chronic = frozenset(chronic)
+        self.groups = tuple(sorted(set(self._group_of.values())))
+        self.codes = tuple(codes)
+        self.names = (
+            *_BASE, *_VITAL,
+            *(f"{group}{term}" for group in self.groups for term in _GROUP_TERMS),
+            *self.codes,
+        )  # fmt: skip
+        start = len(_BASE) + len(_VITAL)
+        self._place_of_group = {group: start + len(_GROUP_TERMS) * index for index, group in enumerate(self.groups)}
+        codes_start = start + len(_GROUP_TERMS) * len(self.groups)
+        self._place_of_code = {code: codes_start + index for index, code in enumerate(self.codes)}
+        self.rising = frozenset(_VITAL) | {f"{group}_by_strain" for group in self.groups}
+
+    def case_row(self, case: Case, findings: FindingMap) -> list[float]:
+        """The row of a case; `findings` are merged from its form, measurements and complaint."""
+        groups, chronic, denied = set(), 0, 0
+        codes = []
+        for code, value in findings.items():
+            if value == ABSENT:
+                denied += code in self._chronic
+                continue
+            chronic += code in self._chronic
+            group = self._group_of.get(code)
+            if group is not None:
+                groups.add(group)
+            if code in self._place_of_code:
+                codes.append(code)
+        asked = denied >= _CHRONIC_ASKED_FROM
+        return self.row(case.age_years, case.sex, _arrived(case), chronic, asked, case.vitals, groups, codes)
+
+    def row(
+        self,
+        age_years: float | None,
+        sex: Sex,
+        by_ambulance: bool | None,
+        chronic: int,
+        is_chronic_asked: bool,
+        vitals: Vitals,
+        groups: Iterable[str],
+        codes: Iterable[str] = (),
+    ) -> list[float]:
+        """One row, in the order of `names`. `chronic` counts the conditions known; None is unknown elsewhere."""
+        age = _UNKNOWN_AGE_YEARS if age_years is None else age_years
+        decades, is_child, ambulance = age / 10, age < _ADULT_YEARS, float(by_ambulance is True)
+        deviations, unmeasured = _deviations(vitals, age)
+        level = CONSCIOUSNESS[vitals.consciousness] if vitals.consciousness else 0
+        strain = _strain(deviations, level, vitals.on_oxygen)
+        logs = [math.log1p(value) for value in deviations]
+        nothing = [0.0] * len(logs)
+        row = [
+            age, *(max(0.0, age - years) for years in AGE_HINGES_YEARS), float(is_child), float(age_years is None),
+            float(sex == "female"), float(sex == "unknown"), ambulance, float(by_ambulance is None),
+            float(chronic), float(is_chronic_asked), chronic * decades,
+            *unmeasured, float(vitals.consciousness is None),
+            *(nothing if is_child else logs), *(logs if is_child else nothing), *(math.sqrt(v) for v in deviations),
+            0.0 if is_child else strain, strain if is_child else 0.0, strain * strain, strain * decades, strain * chronic,
+            strain * ambulance, float(level > 0), float(level), float(vitals.on_oxygen is True),
+        ]  # fmt: skip
+        row += [0.0] * (len(self.names) - len(row))
+        for group in groups:
+            place = self._place_of_group[group]
+            row[place : place + len(_GROUP_TERMS)] = (1.0, decades, float(chronic), ambulance, strain)
+        for code in codes:
+            row[self._place_of_code[code]] = 1.0
+        return row
+
+
+class AcuityModel:
+    """A verified acuity bundle with its encoder. Load the bundle with one thread: the model is small."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Raises BundleError when the bundle's vocabulary or features are not those of this version."""
+        contract = bundle.contract
+        self._bundle = bundle
+        self.thresholds: Mapping[str, float] = contract.thresholds
+        try:
+            vocabulary = contract.vocabulary
+            self.encoder = AcuityEncoder(vocabulary["groups"], vocabulary["chronic"], vocabulary["codes"])
+            promised = tuple(vocabulary["features"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BundleError(f"{contract.task} {contract.version}: the vocabulary is incomplete; export again") from error
+        if promised != self.encoder.names:
+            raise BundleError(
+                f"{contract.task} {contract.version} was trained on other features than this version encodes; "
+                "use the version that it was trained with, or train it again"
+            )
+
+    def features(self, case: Case, findings: FindingMap) -> Row:
+        """The model's input for one case, [features]. Findings that the model does not know are left out."""
+        return np.array(self.encoder.case_row(case, findings), dtype=np.float32)
+
+    def score(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Probabilities in [0, 1] of a critical outcome and of an expert's level 1-3, each [n], for rows [n, features].
+
+        Raises BundleError when the model fails or answers with something that is no number.
+        """
+        outputs = self._bundle.run({"features": rows})
+        critical, emergency = outputs["critical_probability"], outputs["emergency_probability"]
+        if not (np.isfinite(critical).all() and np.isfinite(emergency).all()):
+            raise BundleError(f"{self._bundle.contract.task}: the model gave no finite probability for this batch")
+        return critical, emergency
+
+    def score_cases(self, cases: Sequence[tuple[Case, FindingMap]]) -> list[tuple[float, float]]:
+        """Both probabilities of each case with its merged findings. Raises BundleError when the model fails."""
+        if not cases:
+            return []
+        rows = np.array([self.encoder.case_row(case, findings) for case, findings in cases], dtype=np.float32)
+        critical, emergency = self.score(rows)
+        return list(zip(critical.tolist(), emergency.tolist(), strict=True))
+
+
+def _arrived(case: Case) -> bool | None:
+    return None if case.arrival is None else case.arrival == "ambulance"
+
+
+def _deviations(vitals: Vitals, age_years: float) -> tuple[list[float], list[float]]:
+    """In the order of DEVIATIONS, how far each vital lies below and above the usual; and which were not measured.
+
+    Rates and pressures in percent of the usual value, SpO2 in points, temperature in degrees; 0 where not measured.
+    """
+    band = bisect_right(_AGE_STARTS_YEARS, age_years) - 1
+    systolic = min(_ADULT_SYSTOLIC, 90.0 + 2.0 * age_years)
+    diastolic = _DIASTOLIC_SHARE * systolic
+    deviations: list[float] = []
+    unmeasured: list[float] = []
+    for value, usual, scale in (
+        (vitals.respiratory_rate_per_minute, _USUAL_BREATHS[band], 100.0 / _USUAL_BREATHS[band]),
+        (vitals.spo2_percent, _FULL_SPO2, 1.0),
+        (vitals.systolic_mmhg, systolic, 100.0 / systolic),
+        (vitals.diastolic_mmhg, diastolic, 100.0 / diastolic),
+        (vitals.pulse_per_minute, _USUAL_PULSE[band], 100.0 / _USUAL_PULSE[band]),
+        (vitals.temperature_celsius, _USUAL_CELSIUS, 1.0),
+    ):
+        if value is None:
+            deviations += (0.0, 0.0)
+            unmeasured.append(1.0)
+        else:
+            difference = (value - usual) * scale
+            deviations += (-difference, 0.0) if difference < 0 else (0.0, difference)
+            unmeasured.append(0.0)
+    del deviations[3]  # SpO2 has no "above"
+    return deviations, unmeasured
+
+
+_STRAIN_TERMS = tuple((DEVIATIONS.index(name), cap, points / cap) for name, (cap, points) in _STRAIN.items())
+
+
+def _strain(deviations: Sequence[float], level: int, on_oxygen: bool | None) -> float:
+    """How much the vitals deviate together, in points: a sum as in an early warning score, but continuous."""
+    total = _STRAIN_NOT_ALERT * (level > 0) + _STRAIN_ON_OXYGEN * (on_oxygen is True)
+    for place, cap, weight in _STRAIN_TERMS:
+        value = deviations[place]
+        total += weight * (value if value < cap else cap)
+    return total

@@ -1,0 +1,87 @@
+"""`make bench`: speed on this machine, as ratios inside one run. Prints a table; asserts nothing."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess  # noqa: S404
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from inference.bundle import Bundle, load_bundle
+from inference.lesions import LesionModel, LesionRequest
+from inference.case import Photo
+from training.render import render_lesion
+from training.synthetic import write_synthetic
+
+CASES = 10_000
+PHOTOS, DISTINCT_PHOTOS = 96, 8
+TWELVE_MEGAPIXELS = (4000, 3000)
+
+
+def main() -> None:
+    """Time the batch command on cases and photos, each beside a plainer way of doing the same."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", type=Path, default=Path("models"))
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [*_cases(Path(folder), args.models), *_photos(Path(folder), args.models, args.threads)]
+    for name, value in rows:
+        sys.stdout.write(f"{name:<78} {value}\n")
+
+
+def _cases(folder: Path, models: Path) -> list[tuple[str, str]]:
+    file = folder / "cases.jsonl"
+    write_synthetic(Path("data/catalogue"), CASES, 7, file)
+    command = [sys.executable, "-c", "from inference.cli import entry; entry()", "rank", str(file), "--format", "json", "--models", str(models)]
+    seconds = _seconds(lambda: subprocess.run([*command, "--out", str(folder / "out.jsonl")], check=False, stderr=subprocess.DEVNULL))
+    bundle = load_bundle(models / "symptoms" / "1.0.0")
+    feeds = _feeds(bundle, CASES)
+    raw = _seconds(lambda: bundle.run(feeds))
+    return [
+        (f"nabz rank, {CASES} cases with complaint text, no photo: seconds, start included", f"{seconds:.2f}"),
+        ("the same against the bare symptom model in onnxruntime on ready arrays: ratio", f"{seconds / raw:.1f}"),
+    ]
+
+
+def _photos(folder: Path, models: Path, threads: int) -> list[tuple[str, str]]:
+    for index in range(DISTINCT_PHOTOS):
+        render_lesion(index, 2 + index % 5, (90, 60, 50), 0.1, 0.3, TWELVE_MEGAPIXELS).save(folder / f"{index}.jpg", quality=90)
+    names = [f"{index % DISTINCT_PHOTOS}.jpg" for index in range(PHOTOS)]
+    requests = [LesionRequest(Photo(path=name, body_site="arm"), folder) for name in names]
+    model = LesionModel(load_bundle(models / "lesions" / "1.0.0"), threads)
+    model.score(requests[:4])
+    ours = _seconds(lambda: model.score(requests))
+    full = _seconds(lambda: [np.asarray(Image.open(folder / name).convert("RGB").resize((224, 224))) for name in names])
+    return [
+        (f"photos of 12 megapixels, decode to score, {threads} threads: photos a second", f"{PHOTOS / ours:.1f}"),
+        ("the same against decoding alone in Pillow at full size on one thread: ratio", f"{full / ours:.1f}"),
+    ]
+
+
+def _feeds(bundle: Bundle, n: int) -> dict[str, NDArray[Any]]:
+    random = np.random.default_rng(0)
+    _, slots = bundle.contract.inputs[0].shape
+    return {
+        "evidence": random.integers(-1, 2, (n, int(slots))).astype(np.float32),
+        "demographics": random.integers(0, 18, n),
+        "log_shift": np.zeros((n, len(bundle.contract.labels)), dtype=np.float32),
+    }
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""`nabz-train levels`: the thresholds that turn probabilities into levels, chosen on visits that no model was fitted on.
+
+A missed emergency is a visit that experts put at levels 1-3 and the whole triage at 4 or 5. The threshold is the
+largest one whose missed share stays, with 95 % confidence, at or below 5 % on the KTAS visits, each scored by a model
+that did not see it; over-triage is the price, and is reported beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta
+from sklearn.model_selection import StratifiedKFold
+
+from inference.bundle import Contract
+from inference.case import Case, CaseReading
+from inference.errors import DataError
+from inference.models import load_models
+from inference.triage import Triage
+from training.export import write_bundle
+from training.ktas import FILE, is_emergency, ktas_cases
+from training.metrics import Interval, metrics_document, wilson_interval
+
+Array = NDArray[Any]
+TARGET_MISSED, CONFIDENCE = 0.05, 0.95
+MOST_URGENT_ROUTINE = 3  # levels up to this one are emergencies
+# A critical outcome at least this likely is an emergency whatever the complaint; a policy choice, about ten times the
+# share of critical outcomes among the emergency visits that the model learned from.
+CRITICAL_LEVEL_2 = 0.15
+# The differential raises only when it is more likely than not that the condition is that severe.
+SEVERITY_THRESHOLDS = {"severity_level_2": 0.5, "severity_level_3": 0.9, "severity_level_4": 0.2}
+NEVER = 2.0
+TITLE = "whole triage on KTAS visits, vitals and complaint only"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Visits for choosing: the expert's call, the level without the emergency threshold, the held-out probability."""
+
+    emergency: NDArray[np.bool_]
+    level_without: Array
+    probability: Array
+
+
+def choose_levels(data: Path, models: Path, threads: int) -> dict[str, Any]:
+    """Choose all thresholds, write them into the live bundles' contracts, and return the report on KTAS.
+
+    Raises DataError when the visits or the bundles are not there.
+    """
+    from training.acuity import out_of_fold_emergency
+
+    version = _live(models)
+    _record(models / "symptoms" / version["symptoms"], SEVERITY_THRESHOLDS)
+    acuity = models / "acuity" / version["acuity"]
+    _record(acuity, {"critical_level_2": CRITICAL_LEVEL_2, "emergency_level_3": NEVER, "routine_level_4": NEVER})
+    visits = [(_as_sent(case), level) for case, level in ktas_cases(data / FILE)]
+    probability = out_of_fold_emergency(data, models, threads)
+    judged = Judged(
+        emergency=np.array([is_emergency(level) for _, level in visits]),
+        level_without=levels_of(Triage(load_models(models)), [case for case, _ in visits]),
+        probability=probability,
+    )
+    threshold = largest_safe_threshold(judged)
+    expert = np.array([level for _, level in visits])
+    routine = float(np.quantile(probability[expert <= 4], TARGET_MISSED))
+    report = held_out_report(judged, acuity.as_posix())
+    certificate = {"target": TARGET_MISSED, "confidence": CONFIDENCE, "n_emergencies": int(judged.emergency.sum()), "data": "KTAS"}
+    _record(acuity, {"critical_level_2": CRITICAL_LEVEL_2, "emergency_level_3": threshold, "routine_level_4": min(routine, threshold)}, report, certificate)
+    return report
+
+
+def levels_of(triage: Triage, cases: list[Case]) -> Array:
+    """The level that the whole triage gives each case, in their order."""
+    now = datetime.now(UTC)
+    by_id = {one.case_id: one.level for one in triage.rank([CaseReading(case, ()) for case in cases], now)}
+    return np.array([by_id[case.case_id] for case in cases])
+
+
+def largest_safe_threshold(judged: Judged) -> float:
+    """The largest threshold whose missed share has an upper confidence bound at or below the target.
+
+    The bound is Clopper and Pearson's (1934), one-sided. Raises DataError when not even 0 would do.
+    """
+    for threshold in np.sort(np.unique(judged.probability[judged.emergency]))[::-1]:
+        missed = int(np.sum(judged.emergency & ~flagged(judged, threshold)))
+        if upper_bound(missed, int(judged.emergency.sum())) <= TARGET_MISSED:
+            return float(threshold)
+    raise DataError("no threshold keeps missed emergencies at the target: more visits are needed")
+
+
+def flagged(judged: Judged, threshold: float) -> NDArray[np.bool_]:
+    """Which visits get a level of 1-3: by the model's threshold, or by everything else."""
+    return (judged.probability >= threshold) | (judged.level_without <= MOST_URGENT_ROUTINE)
+
+
+def upper_bound(failures: int, n: int) -> float:
+    """Clopper-Pearson one-sided upper bound of a share at CONFIDENCE; 1 with n = 0."""
+    return float(beta.ppf(CONFIDENCE, failures + 1, n - failures)) if failures < n else 1.0
+
+
+def held_out_report(judged: Judged, bundle: str, folds: int = 10) -> dict[str, Any]:
+    """Under- and over-triage with the threshold chosen on nine tenths of the visits and applied to the last."""
+    called = np.zeros(len(judged.emergency), dtype=bool)
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=0)
+    for rest, held_out in splitter.split(called, judged.emergency):
+        threshold = largest_safe_threshold(_rows(judged, rest))
+        called[held_out] = flagged(_rows(judged, held_out), threshold)
+    report = metrics_document("acuity", bundle, len(called), triage_figures(judged.emergency, called), {})
+    note = "Out of fold twice: probabilities from models that did not see the visit, thresholds from the other nine tenths."
+    return {**report, "note": note}
+
+
+def triage_figures(emergency: NDArray[np.bool_], called: NDArray[np.bool_]) -> dict[str, Interval]:
+    """`under_triage`: emergencies not called so; `over_triage`: others called emergencies; with Wilson intervals."""
+    return {
+        "under_triage": wilson_interval(int(np.sum(emergency & ~called)), int(emergency.sum())),
+        "over_triage": wilson_interval(int(np.sum(~emergency & called)), int((~emergency).sum())),
+    }
+
+
+def _as_sent(case: Case) -> Case:
+    """What a health worker would send: vitals and complaint, not how the patient came."""
+    return case.model_copy(update={"arrival": None})
+
+
+def _rows(judged: Judged, rows: Array) -> Judged:
+    return replace(judged, emergency=judged.emergency[rows], level_without=judged.level_without[rows], probability=judged.probability[rows])
+
+
+def _live(models: Path) -> dict[str, str]:
+    loaded = load_models(models)
+    if loaded.problems:
+        raise DataError("; ".join(loaded.problems))
+    return {task: name.version for task, name in loaded.bundles.items()}
+
+
+def _record(folder: Path, thresholds: dict[str, float], report: dict[str, Any] | None = None, certificate: dict[str, Any] | None = None) -> None:
+    """Write thresholds, and a report if there is one, into a bundle that exists; its model stays byte for byte."""
+    contract = Contract.model_validate_json((folder / "contract.json").read_bytes())
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    if report is not None:
+        metrics["evaluations"][TITLE] = report
+    training = {**contract.training, "levels": certificate} if certificate else contract.training
+    contract = contract.model_copy(update={"thresholds": {**contract.thresholds, **thresholds}, "training": training})
+    write_bundle(folder, (folder / "model.onnx").read_bytes(), contract, metrics)

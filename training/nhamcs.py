@@ -1,0 +1,178 @@
+"""Reads NHAMCS-ED public-use visits into rows of the acuity model's features.
+
+Negative numbers are missing; the temperature is in tenths of a degree Fahrenheit. Knows no model.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from inference.acuity import AcuityEncoder
+from inference.case import Consciousness, Sex, Vitals
+from inference.errors import DataError
+
+FILE = Path("nhamcs_ed/visits.csv.gz")
+GROUPS = Path("data/catalogue/complaint_groups.toml")
+COLUMNS = (
+    "YEAR AGE SEX ARREMS TEMPF PULSE BPSYS BPDIAS RESPR POPCT RFV1 NOCHRON TOTCHRON CRITICAL_CARE".split()
+)
+_SEXES: Mapping[int, Sex] = {1: "female", 2: "male"}
+_VITALS = {
+    "PULSE": "pulse_per_minute",
+    "BPSYS": "systolic_mmhg",
+    "BPDIAS": "diastolic_mmhg",
+    "RESPR": "respiratory_rate_per_minute",
+    "POPCT": "spo2_percent",
+    "TEMPF": "temperature_celsius",
+}
+# What a living patient can show: outside lie the file's marks (998: felt or heard, not counted) and typing errors.
+_POSSIBLE = {"PULSE": (1, 330), "BPSYS": (30, 320), "BPDIAS": (10, 220), "RESPR": (1, 120), "POPCT": (30, 100), "TEMPF": (24, 45)}
+
+Ranges = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ComplaintGroups:
+    """Code ranges by complaint group and by level of consciousness, codes as integers in tenths (1050.1 is 10501)."""
+
+    groups: Mapping[str, Ranges]
+    consciousness: Mapping[str, Ranges]
+
+    def of(self, code: int) -> tuple[str, ...]:
+        """The groups that a code belongs to."""
+        return tuple(group for group, ranges in self.groups.items() if _is_in(code, ranges))
+
+    def level(self, code: int) -> Consciousness | None:
+        """The level of consciousness that a code states, if any."""
+        return next((level for level, ranges in self.consciousness.items() if _is_in(code, ranges)), None)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One visit, with units; None is missing."""
+
+    age_years: float
+    sex: Sex
+    by_ambulance: bool | None
+    chronic: int | None
+    vitals: Vitals
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Visits:
+    """Visits with their year and outcome: `is_critical` [n] is 1 for an admission to critical care."""
+
+    visits: tuple[Visit, ...]
+    year: NDArray[np.int64]
+    is_critical: NDArray[np.int64]
+
+    def of_years(self, first: int, last: int) -> Visits:
+        """The visits of the years from `first` to `last`."""
+        chosen = np.flatnonzero((self.year >= first) & (self.year <= last))
+        return self.take(chosen)
+
+    def take(self, chosen: NDArray[np.int64]) -> Visits:
+        """The visits at these places."""
+        return Visits(tuple(self.visits[index] for index in chosen), self.year[chosen], self.is_critical[chosen])
+
+
+def load_groups(path: Path = GROUPS) -> ComplaintGroups:
+    """Read the code ranges. Raises DataError when the file cannot be read or a code is not one."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        return ComplaintGroups(
+            {group: tuple(map(_range, codes)) for group, codes in tables["reason_for_visit"].items()},
+            {level: tuple(map(_range, codes)) for level, codes in tables["consciousness"].items()},
+        )
+    except (OSError, tomllib.TOMLDecodeError, KeyError, ValueError) as error:
+        raise DataError(f"{path} does not give code ranges by complaint group: {error}") from error
+
+
+def read_visits(path: Path, groups: ComplaintGroups) -> Visits:
+    """Read a CSV of visits. Raises DataError naming the columns that are missing."""
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a CSV of NHAMCS visits: {error}") from error
+    if missing := [name for name in COLUMNS if name not in table]:
+        raise DataError(f"{path} lacks the columns {', '.join(missing)}: expected the NHAMCS-ED public-use columns")
+    measured = _measured(table)
+    of_code = {code: (groups.of(code), groups.level(code)) for code in table["RFV1"].astype(int).unique()}
+    visits = []
+    for age, sex, arrived, chronic, code, *values in zip(
+        *(table[name].tolist() for name in ("AGE", "SEX", "ARREMS", "TOTCHRON", "RFV1")),
+        *(measured[name].tolist() for name in _VITALS),
+        strict=True,
+    ):
+        named, level = of_code[int(code)]
+        known = {vital: value for vital, value in zip(_VITALS.values(), values, strict=True) if value == value}
+        vitals = Vitals.model_construct(None, consciousness=level, **known)
+        ambulance = None if arrived < 0 else arrived == 1
+        visits.append(Visit(age, _SEXES.get(sex, "unknown"), ambulance, None if chronic < 0 else int(chronic), vitals, named))
+    return Visits(tuple(visits), table["YEAR"].to_numpy(np.int64), table["CRITICAL_CARE"].to_numpy(np.int64))
+
+
+def encode(visits: Visits, encoder: AcuityEncoder) -> NDArray[np.float32]:
+    """Rows [n, features]; a group that the encoder does not know is left out."""
+    known = frozenset(encoder.groups)
+    rows = [
+        encoder.row(
+            visit.age_years, visit.sex, visit.by_ambulance, visit.chronic or 0, visit.chronic is not None,
+            visit.vitals, [group for group in visit.groups if group in known],
+        )
+        for visit in visits.visits
+    ]  # fmt: skip
+    return np.array(rows, dtype=np.float32).reshape(len(rows), len(encoder.names))
+
+
+def encode_with_loss(visits: Visits, encoder: AcuityEncoder, random: np.random.Generator) -> NDArray[np.float32]:
+    """Rows as a telemedicine case might bring them: vitals, arrival, chronic conditions and complaint lost at random.
+
+    Each visit loses its own random share of vitals; of its chronic conditions each is known with probability one half
+    and that all were asked is not known.
+    """
+    known = frozenset(encoder.groups)
+    rows = []
+    for visit in visits.visits:
+        share = random.random()
+        kept = {name: value for name, value in visit.vitals.__dict__.items() if value is not None and random.random() >= share}
+        chronic = int(random.binomial(visit.chronic or 0, 0.5)) if random.random() < 0.5 else 0
+        named = [group for group in visit.groups if group in known] if random.random() < 0.9 else []
+        arrived = visit.by_ambulance if random.random() < 0.2 else None
+        age = visit.age_years if random.random() < 0.95 else None
+        rows.append(encoder.row(age, visit.sex, arrived, chronic, False, Vitals.model_construct(None, **kept), named))
+    return np.array(rows, dtype=np.float32).reshape(len(rows), len(encoder.names))
+
+
+def _measured(table: pd.DataFrame) -> pd.DataFrame:
+    """The vitals in the project's units, NaN where missing or impossible."""
+    vitals: dict[str, Any] = {name: table[name].astype(float) for name in _VITALS}
+    vitals["TEMPF"] = ((vitals["TEMPF"] / 10 - 32) / 1.8).round(1)
+    return pd.DataFrame({name: values.where(values.between(*_POSSIBLE[name])) for name, values in vitals.items()})
+
+
+def _range(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    return _tenths(first), _tenths(last or first)
+
+
+def _tenths(code: str) -> int:
+    whole, point, tenth = code.partition(".")
+    if not (point and len(whole) == 4 and len(tenth) == 1):
+        raise ValueError(f"{code!r} is not a code such as 1050.1")
+    return 10 * int(whole) + int(tenth)
+
+
+def _is_in(code: int, ranges: Ranges) -> bool:
+    return any(first <= code <= last for first, last in ranges)
+
+
