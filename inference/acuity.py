@@ -43,15 +43,16 @@ _CHRONIC_ASKED_FROM = 3  # so many chronic conditions denied: the rest was asked
 
 _VITALS = ("breaths", "spo2", "systolic", "diastolic", "pulse", "celsius")
 DEVIATIONS = tuple(f"{vital}_{side}" for vital in _VITALS for side in ("below", "above") if (vital, side) != ("spo2", "above"))
-_BASE = (
+# Columns that say who the patient is and what was not measured, then those that grow with a worse vital.
+BASE_COLUMNS = (
     "age_years", *(f"age_over_{years}" for years in AGE_HINGES_YEARS), "child", "age_unknown", "female", "sex_unknown",
     "ambulance", "arrival_unknown", "chronic", "chronic_asked", "chronic_by_age",
-    *(f"{vital}_unmeasured" for vital in _VITALS), "consciousness_unmeasured",
+    *(f"{vital}_unmeasured" for vital in _VITALS), "consciousness_unmeasured", "unmeasured",
 )  # fmt: skip
-_VITAL = (
+VITAL_COLUMNS = (
     *(f"{name}_log_{who}" for who in ("adult", "child") for name in DEVIATIONS),
     *(f"{name}_root" for name in DEVIATIONS),
-    "strain_adult", "strain_child", "strain_squared", "strain_by_age", "strain_by_chronic", "strain_in_ambulance",
+    "shock_log", "strain_adult", "strain_child", "strain_squared", "strain_by_age", "strain_by_chronic", "strain_in_ambulance",
     "not_alert", "consciousness", "on_oxygen",
 )  # fmt: skip
 _GROUP_TERMS = ("", "_by_age", "_by_chronic", "_in_ambulance", "_by_strain")
@@ -68,15 +69,15 @@ class AcuityEncoder:
         self.groups = tuple(sorted(set(self._group_of.values())))
         self.codes = tuple(codes)
         self.names = (
-            *_BASE, *_VITAL,
+            *BASE_COLUMNS, *VITAL_COLUMNS,
             *(f"{group}{term}" for group in self.groups for term in _GROUP_TERMS),
             *self.codes,
         )  # fmt: skip
-        start = len(_BASE) + len(_VITAL)
+        start = len(BASE_COLUMNS) + len(VITAL_COLUMNS)
         self._place_of_group = {group: start + len(_GROUP_TERMS) * index for index, group in enumerate(self.groups)}
         codes_start = start + len(_GROUP_TERMS) * len(self.groups)
         self._place_of_code = {code: codes_start + index for index, code in enumerate(self.codes)}
-        self.rising = frozenset(_VITAL) | {f"{group}_by_strain" for group in self.groups}
+        self.rising = frozenset(VITAL_COLUMNS) | {f"{group}_by_strain" for group in self.groups}
 
     def case_row(self, case: Case, findings: FindingMap) -> list[float]:
         """The row of a case; `findings` are merged from its form, measurements and complaint."""
@@ -118,9 +119,9 @@ class AcuityEncoder:
             age, *(max(0.0, age - years) for years in AGE_HINGES_YEARS), float(is_child), float(age_years is None),
             float(sex == "female"), float(sex == "unknown"), ambulance, float(by_ambulance is None),
             float(chronic), float(is_chronic_asked), chronic * decades,
-            *unmeasured, float(vitals.consciousness is None),
+            *unmeasured, float(vitals.consciousness is None), sum(unmeasured),
             *(nothing if is_child else logs), *(logs if is_child else nothing), *(math.sqrt(v) for v in deviations),
-            0.0 if is_child else strain, strain if is_child else 0.0, strain * strain, strain * decades, strain * chronic,
+            math.log1p(deviations[_PULSE_ABOVE] + deviations[_SYSTOLIC_BELOW]), 0.0 if is_child else strain, strain if is_child else 0.0, strain * strain, strain * decades, strain * chronic,
             strain * ambulance, float(level > 0), float(level), float(vitals.on_oxygen is True),
         ]  # fmt: skip
         row += [0.0] * (len(self.names) - len(row))
@@ -209,6 +210,7 @@ def _deviations(vitals: Vitals, age_years: float) -> tuple[list[float], list[flo
     return deviations, unmeasured
 
 
+_PULSE_ABOVE, _SYSTOLIC_BELOW = DEVIATIONS.index("pulse_above"), DEVIATIONS.index("systolic_below")
 _STRAIN_TERMS = tuple((DEVIATIONS.index(name), cap, points / cap) for name, (cap, points) in _STRAIN.items())
 
 

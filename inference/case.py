@@ -25,6 +25,11 @@ ABSENT = "absent"
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, allow_inf_nan=False)
 _SHOWN_VALUE_LENGTH = 24
+_SHOWN_NAME_LENGTH = 60
+_CASE_ID_LENGTH = 200
+_COMPLAINT_LENGTH = 20_000
+_LARGEST_VALUE = 1e15  # no count, measure or code on a form is larger
+_DEPTH = 6  # levels of nesting that are looked at; a case has three
 _NUMERIC_LIMITS = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le"}
 
 
@@ -32,9 +37,9 @@ def _finding_value(value: Any) -> Any:
     """Accept the spellings that forms and spreadsheets produce for a finding's value."""
     if isinstance(value, bool):
         return PRESENT if value else ABSENT
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and abs(value) < _LARGEST_VALUE:
         return f"{value:g}"
-    return value
+    return value  # not a number, infinite or absurd: refused as no text
 
 
 FindingValue = Annotated[str | tuple[str, ...], BeforeValidator(_finding_value)]
@@ -89,11 +94,11 @@ class Case(BaseModel):
 
     model_config = _FROZEN
 
-    case_id: str = Field(min_length=1, max_length=200)
+    case_id: str = Field(min_length=1, max_length=_CASE_ID_LENGTH)
     received_at: datetime | None = None
     age_years: float | None = Field(default=None, ge=0, le=125)
     sex: Sex = "unknown"
-    complaint: str = Field(default="", max_length=20_000)
+    complaint: str = Field(default="", max_length=_COMPLAINT_LENGTH)
     findings: dict[str, FindingValue] = Field(default_factory=dict)
     vitals: Vitals = Field(default_factory=Vitals)
     pregnant: bool | None = None
@@ -126,15 +131,11 @@ def read_case(raw: Any, fallback_id: str) -> CaseReading:
     `raw` is a mapping as parsed from JSON; anything else becomes an empty case with a problem. `fallback_id` names
     the case when it has no usable `case_id`. Never raises for bad input.
     """
+    fallback_id = _printable(fallback_id).strip()[:_CASE_ID_LENGTH] or "case"
     if not isinstance(raw, Mapping):
         return CaseReading(Case(case_id=fallback_id), ("the case is not an object with named fields: enter it again",))
     fields: dict[str, Any] = _copied(raw)
-    problems: list[str] = []
-    if not str(fields.get("case_id") or "").strip():
-        fields["case_id"] = fallback_id
-        problems.append(f"case_id is missing: named {fallback_id} by its place in the file")
-    elif not isinstance(fields["case_id"], str):
-        fields["case_id"] = str(fields["case_id"])
+    problems = [*_named(fields, fallback_id), *_shortened(fields)]
     while True:
         try:
             return CaseReading(Case.model_validate(fields), tuple(problems))
@@ -153,12 +154,44 @@ def read_case(raw: Any, fallback_id: str) -> CaseReading:
 def _copied(raw: Mapping[Any, Any]) -> dict[str, Any]:
     """Copy the nested mappings and lists, so that setting a field aside leaves the caller's data alone."""
 
-    def copy(value: Any) -> Any:
+    def copy(value: Any, depth: int) -> Any:
+        if depth > _DEPTH:
+            return None
         if isinstance(value, Mapping):
-            return {str(key): copy(inner) for key, inner in value.items()}
-        return [copy(inner) for inner in value] if isinstance(value, list | tuple) else value
+            return {_printable(str(key)): copy(inner, depth + 1) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [copy(inner, depth + 1) for inner in value]
+        # An integer of thousands of digits cannot even be printed.
+        return float("inf") if isinstance(value, int) and abs(value) > _LARGEST_VALUE else value
 
-    return {str(key): copy(value) for key, value in raw.items()}
+    return {_printable(str(key)): copy(value, 1) for key, value in raw.items()}
+
+
+def _printable(text: str) -> str:
+    """Text without the half characters that cannot be written to any file."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _named(fields: dict[str, Any], fallback_id: str) -> list[str]:
+    """Make sure of a `case_id`: numbers become text, a missing one becomes `fallback_id`."""
+    given = fields.get("case_id")
+    if isinstance(given, int | float) and not isinstance(given, bool) and abs(given) < _LARGEST_VALUE:
+        fields["case_id"] = str(given)
+    elif given is None or (isinstance(given, str) and not given.strip()):
+        fields["case_id"] = fallback_id
+        return [f"case_id is missing: named {fallback_id} by its place in the file"]
+    return []
+
+
+def _shortened(fields: dict[str, Any]) -> list[str]:
+    """Keep the beginning of a complaint that is too long, instead of losing all of it."""
+    complaint = fields.get("complaint")
+    if isinstance(complaint, str):
+        fields["complaint"] = complaint = _printable(complaint)
+        if len(complaint.strip()) > _COMPLAINT_LENGTH:
+            fields["complaint"] = complaint.strip()[:_COMPLAINT_LENGTH]
+            return [f"complaint: only its first {_COMPLAINT_LENGTH} characters were read: shorten it and send it again"]
+    return []
 
 
 def _innermost(fields: dict[str, Any], location: Location) -> Location:
@@ -192,13 +225,13 @@ def _drop_emptied_items(fields: dict[str, Any]) -> None:
 
 def _problem(location: Location, detail: dict[str, Any]) -> str:
     """Say what was set aside, what was found and what was expected, without any free text of the patient's."""
-    name = ".".join(str(part) for part in location)
+    name = ".".join(str(part) for part in location)[:_SHOWN_NAME_LENGTH]
     if detail["type"] == "extra_forbidden":
         return f"unknown field {name} was set aside{_suggestion(location)}"
     found = detail.get("input")
     is_number = isinstance(found, int | float) and location[0] != "complaint"
     is_short = is_number or (isinstance(found, str) and location[0] in ("vitals", "sex"))
-    shown = f" is {str(found)[:_SHOWN_VALUE_LENGTH]}," if is_short else ":"
+    shown = f" is {_printable(str(found))[:_SHOWN_VALUE_LENGTH]}," if is_short else ":"
     return f"{name}{shown} {_expected(location, detail)}; it was set aside as unknown: check it and send it again"
 
 

@@ -6,7 +6,6 @@ Knows formats and encodings; what a field means is the case module's business.
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +18,7 @@ from inference.errors import CaseError
 FORMATS = (".json", ".jsonl", ".ndjson", ".csv")
 FILE_BYTES_LIMIT = 2 * 1024**3
 _BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_LONGEST_INTEGER = 20
 # What a file that is not UTF-8 is likeliest to be: Windows's Arabic-script code page, which also covers Urdu.
 _FALLBACK_ENCODING = "cp1256"
 _TRUE, _FALSE = frozenset({"true", "yes", "y", "1"}), frozenset({"false", "no", "n", "0"})
@@ -47,11 +47,15 @@ def _read_bytes(path: Path) -> bytes:
     try:
         if path.stat().st_size > FILE_BYTES_LIMIT:
             raise CaseError(f"{path} is larger than {FILE_BYTES_LIMIT} bytes: split it and rank the parts")
-        return path.read_bytes()
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise CaseError(f"{path} does not exist: name a file of cases ({', '.join(FORMATS)})") from error
     except OSError as error:
         raise CaseError(f"{path} cannot be read: {error.strerror}") from error
+    # UTF-16 without its mark: every other byte of ASCII text is zero.
+    if content[1:2] == b"\0" and content[:1] != b"\0":
+        return b"\xff\xfe" + content
+    return b"\xfe\xff" + content if content[:1] == b"\0" and content[1:2] != b"\0" else content
 
 
 def _read_record(raw: Any, fallback_id: str, noted: tuple[str, ...]) -> CaseReading:
@@ -65,7 +69,7 @@ Record = tuple[Any, tuple[str, ...]]
 def _json_records(content: bytes, path: Path) -> Iterator[Record]:
     text, noted = _decode(content)
     try:
-        parsed = json.loads(text)
+        parsed = json.loads(text, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         at = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
         raise CaseError(f"{path} is not valid JSON{at}: correct it, or send one case a line as .jsonl") from error
@@ -82,29 +86,52 @@ def _json_lines(content: bytes, path: Path) -> Iterator[Record]:
             continue
         text, noted = _decode(line)
         try:
-            yield json.loads(text), noted
+            yield json.loads(text, parse_int=_integer), noted
         except (ValueError, RecursionError):
             yield {}, (f"line {number} of {path.name} is not valid JSON: the case must be entered again", *noted)
 
 
+def _integer(digits: str) -> int | float:
+    """A number of absurd length becomes infinite, and so is set aside by itself instead of breaking the file."""
+    return int(digits) if len(digits) < _LONGEST_INTEGER else float("inf")
+
+
 def _csv_records(content: bytes, path: Path) -> Iterator[Record]:
+    """One case a row. A row that cannot be parsed, or whose open quote swallows others, is read by its first line alone."""
     if any(content.startswith(mark) for mark, _ in _BYTE_ORDER_MARKS):
         content = _decode(content)[0].encode()
     header_bytes, _, _ = content.partition(b"\n")
-    delimiter = max(b",;\t", key=lambda byte: header_bytes.count(bytes([byte])))
+    delimiter = chr(max(b",;\t", key=lambda byte: header_bytes.count(bytes([byte]))))
     decoded = [_decode(line) for line in content.splitlines(keepends=True)]
-    rows = csv.reader(io.StringIO("".join(text for text, _ in decoded), newline=""), delimiter=chr(delimiter))
-    mixed = any(noted for _, noted in decoded)
+    lines = [text for text, _ in decoded]
+    header: list[str] = []
+    start = 0
+    while start < len(lines):
+        row, end = _csv_row(lines, start, delimiter, header)
+        noted = tuple(dict.fromkeys(note for _, notes in decoded[start:end] for note in notes))
+        if row is None:
+            end = start + 1
+            row = [cell.strip().strip('"') for cell in lines[start].split(delimiter)]
+            noted = (*decoded[start][1], f"line {end} of {path.name} has a quote that is not closed, or a cell too long: check it")
+        start = end
+        if not any(cell.strip() for cell in row):
+            continue
+        if header:
+            yield _csv_case(header, row), (*noted, *_width_problem(header, row))
+        else:
+            header = [name.strip() for name in row]
+
+
+def _csv_row(lines: list[str], start: int, delimiter: str, header: list[str]) -> tuple[list[str] | None, int]:
+    """The row that begins at line `start`, and the line after it; None for a row that must be read by its line alone."""
+    rows = csv.reader((lines[place] for place in range(start, len(lines))), delimiter=delimiter)
     try:
-        header = [name.strip() for name in next(rows, [])]
-        before = rows.line_num
-        for row in rows:
-            noted = tuple(note for _, notes in decoded[before : rows.line_num] for note in notes) if mixed else ()
-            before = rows.line_num
-            if any(cell.strip() for cell in row):
-                yield _csv_case(header, row), (*noted, *_width_problem(header, row))
-    except csv.Error as error:
-        raise CaseError(f"{path}, line {rows.line_num}: not valid CSV ({error})") from error
+        row = next(rows, [])
+    except csv.Error:
+        return None, start + 1
+    if rows.line_num > 1 and header and len(row) != len(header):
+        return None, start + 1
+    return row, start + max(rows.line_num, 1)
 
 
 def _width_problem(header: list[str], row: list[str]) -> tuple[str, ...]:

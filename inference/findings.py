@@ -17,10 +17,11 @@ from rapidfuzz.distance import OSA
 
 from inference.case import ABSENT, PRESENT, Case
 from inference.grammar import AFTER, BEFORE, BEFORE_ONE, FILLER, FUNCTION, KNOWN, STRONG, VERB, Word, durations_of, kinds_of, statements_of, word_of
-from inference.polarity import Mention, Sentence, denied, not_the_patients
+from inference.polarity import Mention, Sentence, cues_of, denied, not_the_patients
 from inference.text import Token, tokenize, word_keys
 
 _GAP = 2  # words that may stand between two words of one phrase: "chest tightness and pain", "dard bohat seenay mein"
+_ELSEWHERE = 1 << 20  # a distance that any word of the same statement is under
 _FUZZY_LENGTH = 5  # a shorter word has too many neighbours at one edit: only swapped letters are mended
 _SHORTEST_FUZZY = 4
 _FUZZY_LONG = 8  # from this length on, two edits are allowed
@@ -64,12 +65,10 @@ class _Phrase:
     is_absent: bool
     has_negation: bool
     keys: tuple[str, ...]
-    in_order: tuple[str, ...] = ()
-
-    @property
-    def is_loose(self) -> bool:
-        """Whether its ordered words may have others between them."""
-        return self.has_negation and not self.is_absent and len(self.in_order) > 2
+    in_order: tuple[str, ...]
+    needed: frozenset[str]
+    is_loose: bool
+    begins_with_verb: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ class FindingsReader:
         tokens = tokenize(complaint)
         words = [self._word(token.keys) for token in tokens]
         statements = statements_of(tokens, words)
-        matches = _longest(self._matches(tokens, words, statements))
+        matches = _longest(self._matches(tokens, words, statements), cues_of(words))
         used = frozenset().union(*(match.tokens for match in matches))
         sentence = Sentence(tokens, words, statements, [_mention(match) for match in matches])
         absent = denied(sentence)
@@ -166,9 +165,10 @@ class FindingsReader:
             for key in word.keys:
                 where[key].append(index)
         matches = []
+        said = frozenset(where)
         for key, anchors in where.items():
             for phrase in self._by_rarest.get(key, ()):
-                if all(other in where for other in phrase.keys):
+                if phrase.needed <= said:
                     for anchor in anchors:
                         found = _gathered(phrase, anchor, where, tokens, words, statements)
                         if found is not None:
@@ -244,7 +244,8 @@ def _phrase(code: str, value: str, polarity: str, script: str, text: str) -> _Ph
         telling = tuple(keys)
     is_absent = polarity == ABSENT
     in_order = telling if is_absent or has_negation or needs_small_words else ()
-    return _Phrase(code, value, is_absent, has_negation, telling, in_order)
+    is_loose = has_negation and not is_absent and len(in_order) > 2
+    return _Phrase(code, value, is_absent, has_negation, telling, in_order, frozenset(telling), is_loose, bool(kinds.get(telling[0], 0) & VERB))
 
 
 def _gathered(
@@ -258,12 +259,12 @@ def _gathered(
     """The tokens nearest to `anchor` that make up the phrase, if they stand close enough together in one sentence."""
     if len(phrase.keys) == 1:
         return frozenset((anchor,))
-    clause, place = tokens[anchor].clause, tokens[anchor].place
+    clause, place, statement = tokens[anchor].clause, tokens[anchor].place, statements[anchor]
     chosen = {phrase.keys[0]: anchor}
     for key in phrase.keys[1:]:
-        nearest, best = -1, 1 << 30
+        nearest, best = -1, 2 * _ELSEWHERE
         for index in where[key]:
-            distance = abs(tokens[index].place - place)
+            distance = abs(tokens[index].place - place) + (0 if statements[index] == statement else _ELSEWHERE)
             if distance < best and tokens[index].clause == clause and index not in chosen.values():
                 nearest, best = index, distance
         if nearest < 0:
@@ -271,6 +272,8 @@ def _gathered(
         chosen[key] = nearest
     members = frozenset(chosen.values())
     first, last = min(members), max(members)
+    if words[first].kinds & VERB and not phrase.begins_with_verb:
+        return None  # "gir gaya behosh hai" is not "behosh ho gaya"
     skipped = tokens[last].place - tokens[first].place + 1 - len(members)
     if skipped > 0:
         skipped -= sum(1 for index in range(first, last) if index not in members and words[index].kinds & FUNCTION)
@@ -296,13 +299,22 @@ def _fills(members: frozenset[int], first: int, last: int, words: Sequence[Word]
     )
 
 
-def _longest(matches: list[_Match]) -> list[_Match]:
-    """Without the matches that stand inside a longer one, in the order of the text."""
+def _longest(matches: list[_Match], cues: list[int]) -> list[_Match]:
+    """Without the matches that stand inside a longer one, in the order of the text.
+
+    A match that a negation splits takes no shorter one with it: "fever without chills" is no "fever with chills".
+    """
     kept: dict[tuple[frozenset[int], str, str], _Match] = {}
+    whole = [match for match in matches if len(match.tokens) > 1 and not (cues and _is_split(match.tokens, cues))]
     for match in matches:
-        if not any(match.tokens < other.tokens for other in matches):
+        if not any(match.tokens < other.tokens for other in whole):
             kept.setdefault((match.tokens, match.phrase.code, match.phrase.value), match)
     return sorted(kept.values(), key=lambda match: (min(match.tokens), max(match.tokens), match.phrase.code))
+
+
+def _is_split(members: frozenset[int], cues: list[int]) -> bool:
+    first, last = min(members), max(members)
+    return any(first < cue < last and cue not in members for cue in cues)
 
 
 def _mention(match: _Match) -> Mention:

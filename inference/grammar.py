@@ -6,7 +6,7 @@ English, Urdu and Roman Urdu side by side, under the keys of the text module. Kn
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from inference.text import Token, fold_roman, normalize_urdu, stem_english
@@ -15,7 +15,8 @@ YEAR_DAYS = 365.0
 
 
 def _keys(script: str, words: str) -> frozenset[str]:
-    make = {"e": stem_english, "r": fold_roman, "u": normalize_urdu, "l": str}[script]
+    spell: dict[str, Callable[[str], str]] = {"e": stem_english, "r": fold_roman, "u": normalize_urdu}
+    make = spell.get(script, str)
     return frozenset(f"{script}:{make(word)}" for word in words.split())
 
 
@@ -167,7 +168,7 @@ def durations_of(tokens: Sequence[Token], words: Sequence[Word]) -> list[tuple[i
     for index, word in enumerate(words):
         if word.days is not None:
             found.append((index, word.days))
-        elif word.unit_days is not None and not _is_age(index, words):
+        elif word.unit_days is not None and not _is_age(index, words) and not _is_years_ago(index, words):
             before = words[index - 1] if index and tokens[index - 1].clause == tokens[index].clause else None
             if before is not None and before.amount is not None:
                 if not before.is_article or (index > 1 and words[index - 2].kinds & COUNTED):
@@ -185,6 +186,14 @@ def _is_age(index: int, words: Sequence[Word]) -> bool:
     if len(following) == 2 and following[0].kinds & OF and following[1].kinds & PERSON:
         return True
     return any(word.kinds & AGED for word in words[max(0, index - 2) : index])
+
+
+def _is_years_ago(index: int, words: Sequence[Word]) -> bool:
+    """Whether a unit dates something that may be over: "5 saal pehle", not "5 saal pehle se"."""
+    following = words[index + 1 : index + 3]
+    if words[index].unit_days != YEAR_DAYS or not following or not following[0].kinds & AGO:
+        return False
+    return len(following) == 1 or not following[1].kinds & ONGOING
 
 
 def is_past(inside: Sequence[Word]) -> bool:

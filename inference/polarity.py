@@ -6,7 +6,8 @@ extra finding costs a question, a missed one may cost a life. Knows no lexicon.
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from inference.grammar import (
@@ -48,12 +49,12 @@ def denied(sentence: Sentence) -> set[int]:
     """Which mentions are absent: by their own wording, or by a negation before, inside or after them."""
     mentions, words = sentence.mentions, sentence.words
     absent = {number for number, mention in enumerate(mentions) if mention.is_absent}
-    cues = [index for index, word in enumerate(words) if word.kinds & _CUES]
+    cues = cues_of(words)
     if not cues:
         return absent
     spoken_for = frozenset().union(*(mention.tokens for mention in mentions if mention.has_negation and not mention.is_absent))
     covered = frozenset().union(*(mention.tokens for mention in mentions))
-    flipped: set[int] = set()
+    flipped = {number for number in absent if _is_undone(mentions[number], sentence)}
     for cue in cues:
         if cue in spoken_for:
             continue
@@ -66,14 +67,32 @@ def denied(sentence: Sentence) -> set[int]:
     return absent - flipped
 
 
-def _reached(cue: int, sentence: Sentence, covered: Set[int]) -> list[int]:
+def cues_of(words: Sequence[Word]) -> list[int]:
+    """The places of words that may deny something."""
+    return [index for index, word in enumerate(words) if word.kinds & _CUES]
+
+
+def _is_undone(mention: Mention, sentence: Sentence) -> bool:
+    """Whether the next word undoes a denial: "bukhar nahi utar raha", "saans theek nahi aa raha"."""
+    following = mention.last + 1
+    if following >= len(sentence.words) or sentence.statements[following] != sentence.statements[mention.last]:
+        return False
+    kinds = sentence.words[following].kinds
+    if mention.has_negation:
+        return bool(sentence.words[mention.last].kinds & AFTER and kinds & PERSISTS)
+    return bool(kinds & AFTER)
+
+
+def _reached(cue: int, sentence: Sentence, covered: AbstractSet[int]) -> list[int]:
     kinds = sentence.words[cue].kinds
-    inside = [
-        number for number, mention in enumerate(sentence.mentions) if mention.first < cue < mention.last
-        and cue not in mention.tokens
+    split = [
+        number for number, mention in enumerate(sentence.mentions)
+        if mention.first < cue < mention.last and cue not in mention.tokens
     ]  # fmt: skip
-    if inside:
-        return inside
+    return split + _beside(cue, kinds, sentence, covered)
+
+
+def _beside(cue: int, kinds: int, sentence: Sentence, covered: AbstractSet[int]) -> list[int]:
     if kinds & BEFORE_ONE:
         return _after_na(cue, sentence)
     is_last = cue + 1 == len(sentence.words) or sentence.statements[cue + 1] != sentence.statements[cue]
@@ -96,7 +115,7 @@ def _after_na(cue: int, sentence: Sentence) -> list[int]:
     return [number for number, mention in enumerate(sentence.mentions) if mention.first == first]
 
 
-def _following(cue: int, sentence: Sentence, covered: Set[int]) -> list[int]:
+def _following(cue: int, sentence: Sentence, covered: AbstractSet[int]) -> list[int]:
     """Findings listed after the cue: up to a turn, an unknown word or the statement's end.
 
     A list goes on through "or" and strokes, and over commas where "or" ends it or "denies" begins it; two findings
@@ -119,7 +138,7 @@ def _following(cue: int, sentence: Sentence, covered: Set[int]) -> list[int]:
             break
         starting = [
             number for number, mention in enumerate(sentence.mentions)
-            if number not in reached and mention.first <= index <= mention.last and mention.first > cue
+            if number not in reached and cue <= mention.first <= index <= mention.last and mention.last > cue
         ]  # fmt: skip
         if starting:
             if index > frontier and not may_go_on:
@@ -133,7 +152,7 @@ def _following(cue: int, sentence: Sentence, covered: Set[int]) -> list[int]:
 
 
 def _is_urdu_and(word: Word) -> bool:
-    """ "no fever aur khansi hai": what follows is stated anew."""
+    """Whether it is "aur": in "no fever aur khansi hai" what follows is stated anew."""
     return any(key in ("l:aur", "u:اور") for key in word.keys)
 
 
@@ -150,7 +169,7 @@ def _crosses_commas(cue: int, sentence: Sentence) -> bool:
     return False
 
 
-def _preceding(cue: int, sentence: Sentence, covered: Set[int]) -> list[int]:
+def _preceding(cue: int, sentence: Sentence, covered: AbstractSet[int]) -> list[int]:
     """The finding that ends before the cue ("khansi nahi", "khansi abhi nahi hai"), and those joined to it by "and".
 
     A word that the reader does not know, or one of going away ("bukhar kam nahi", "nahi utar raha"), stops it.
@@ -181,7 +200,7 @@ def _preceding(cue: int, sentence: Sentence, covered: Set[int]) -> list[int]:
     return [number for number in reached if sentence.mentions[number].last < cue]
 
 
-def not_the_patients(sentence: Sentence, history: Set[str]) -> set[int]:
+def not_the_patients(sentence: Sentence, history: AbstractSet[str]) -> set[int]:
     """Which mentions are a relative's or long past, and so say nothing of the patient now.
 
     `history` holds the codes that a relative may well have without the patient ("walid ko dil ki bimari"). Any other
@@ -242,7 +261,7 @@ def _is_also(mention: Mention, sentence: Sentence) -> bool:
     )
 
 
-def _long_past(sentence: Sentence, history: Set[str]) -> set[int]:
+def _long_past(sentence: Sentence, history: AbstractSet[str]) -> set[int]:
     """Mentions of a statement about years ago, or behind "past history of"."""
     words, statements = sentence.words, sentence.statements
     dropped = set()

@@ -120,7 +120,7 @@ def normalize_urdu(word: str) -> str:
 
 def stem_english(word: str) -> str:
     """Without the plural's s and with one spelling for what American and British English spell differently."""
-    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+    if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) and word != "does":
         word = word[:-1]
     return word.replace("oea", "ea").replace("aem", "em").replace("oed", "ed").replace("our", "or")
 

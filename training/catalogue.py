@@ -250,9 +250,10 @@ def _check_phrases(catalogue: Catalogue) -> Iterator[str]:
                 yield f"finding {name}: a value needs name_en, name_ur and name_roman"
         for value, polarity, _script, text in _phrases(table):
             key = (polarity, " ".join(text.casefold().split()))
-            first = owner.setdefault(key, f"{slug}.{value}")
-            if first != f"{slug}.{value}":
-                yield f"the phrase {text!r} belongs to {first} and to {slug}.{value}"
+            name = f"{slug}.{value}" if value else slug
+            first = owner.setdefault(key, name)
+            if first != name:
+                yield f"the phrase {text!r} belongs to {first} and to {name}"
 
 
 def _check_conditions(catalogue: Catalogue) -> Iterator[str]:
@@ -295,13 +296,14 @@ def _check_probability(catalogue: Catalogue, slug: str, table: Table, name: str,
         return
     values = number if isinstance(number, dict) else {"": number}
     for value, p in values.items():
+        where = f"{name}.{value}" if value else name
         if not _is_number(p):
-            yield f"condition {slug}: {name} {value} has probability {p!r}, which is not a number"
+            yield f"condition {slug}: {where} has probability {p!r}, which is not a number"
             return
         if value and value not in finding.get("values", {}):
             yield f"condition {slug}: {name} has no value {value}"
         if not 0 < p < 1 and not (finding["type"] == "categorical" and 0 <= p <= 1):
-            yield f"condition {slug}: {name} {value} has probability {p}, expected between 0 and 1"
+            yield f"condition {slug}: {where} has probability {p}, expected between 0 and 1"
     if finding["type"] == "categorical" and abs(sum(values.values()) - 1) > 1e-6:
         yield f"condition {slug}: the values of {name} sum to {sum(values.values()):g}, expected 1"
 

@@ -1,0 +1,205 @@
+"""Measures an acuity bundle: NHAMCS visits of later years than it learned from, or KTAS visits it has not seen.
+
+On the KTAS visits that the bundle did learn from, every figure is out of fold: the emergency head is fitted again without
+the visits it is asked about. Trains nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.acuity import AcuityModel
+from inference.bundle import Bundle, load_bundle
+from inference.errors import DataError
+from training import ktas, nhamcs
+from training.acuity_head import KtasVisits, head_columns, out_of_fold, read_ktas
+from training.export import file_sha256, rewrite_metrics
+from training.metrics import (
+    Interval,
+    auc,
+    average_precision,
+    bootstrap_interval,
+    expected_calibration_error,
+    metrics_document,
+    sensitivity_at_specificity,
+    wilson_interval,
+)
+
+Array = NDArray[Any]
+CATALOGUE = Path("data/catalogue")
+_EMERGENCY_FLOOR = 3
+_SMALLEST_SUBGROUP = 20
+_SUBGROUP_REPEATS = 200
+_BATCH = 8192
+_NET_BENEFIT_AT = (0.02, 0.05, 0.10)
+_CURVE = (0.02, 0.05, 0.10)
+AGE_BANDS = (("0-15", 0, 16), ("16-39", 16, 40), ("40-64", 40, 65), ("65 and over", 65, 200))
+
+
+def unevaluated() -> dict[str, Any]:
+    """The metrics document of a bundle that has not been measured yet."""
+    return {"command": "nabz-train evaluate models/acuity", "evaluations": {}}
+
+
+def evaluate(bundle: Bundle, name: str, data: Path) -> dict[str, Any]:
+    """The metrics document of `bundle` on a file of NHAMCS-ED visits or of KTAS visits.
+
+    Raises DataError for any other file, and when no visit is later than those that the bundle learned from.
+    """
+    if data.is_dir():
+        raise DataError(f"{data} is a folder: name the file of NHAMCS visits (.csv.gz) or of KTAS visits (.csv)")
+    return _evaluate_ktas(bundle, name, data) if _is_ktas(data) else _evaluate_nhamcs(bundle, name, data)
+
+
+def evaluate_and_record(folder: Path, data: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """Measure the bundle in `folder` on both data sets in `data` and write `metrics.json` and the card."""
+    bundle = load_bundle(folder, threads=args.threads)
+    parts = {
+        "NHAMCS visits of 2019, critical outcome": (
+            data / nhamcs.FILE,
+            "Learned from 2015-2018, measured on 2019. Patients are either admitted to critical care or not admitted: easier than reality.",
+        ),
+        "KTAS visits, out of fold, experts' level 1-3": (
+            data / ktas.FILE,
+            "Vitals, complaint, age and sex only. Ten-fold: no visit is scored by a head that was fitted on it; the calibration and the "
+            "thresholds were chosen on these held-out scores. `with_rules` counts a visit that the rule floor raises as raised.",
+        ),
+    }
+    evaluations = {title: {**evaluate(bundle, folder.as_posix(), path), "note": note} for title, (path, note) in parts.items()}
+    report = {"command": f"nabz-train evaluate {folder.as_posix()} --data FILE --json", "evaluations": evaluations}
+    rewrite_metrics(folder, report)
+    return report
+
+
+def later_visits(folder: Path, path: Path) -> tuple[Array, Array]:
+    """Outcome and probability of the visits that are later than those learned from."""
+    visits, probability = _score_later(load_bundle(folder), path)
+    return visits.is_critical, probability
+
+
+def net_benefit(truth: Array, probability: Array, threshold: float) -> float:
+    """True positives less false positives weighed by the threshold's odds, per visit (Vickers and Elkin 2006)."""
+    called = probability >= threshold
+    odds = threshold / (1 - threshold)
+    return float(np.mean(called & (truth == 1)) - odds * np.mean(called & (truth == 0)))
+
+
+def over_triage_at(truth: Array, score: Array, under_triage: float) -> float:
+    """Share of non-emergencies called when the threshold may miss at most `under_triage` of the emergencies."""
+    own = np.sort(score[truth == 1])
+    others = score[truth == 0]
+    if len(own) == 0 or len(others) == 0:
+        return float("nan")
+    return float(np.mean(others >= own[int(under_triage * len(own))]))
+
+
+def _is_ktas(data: Path) -> bool:
+    if data.suffix == ".gz":
+        return False
+    try:
+        return b";" in data.open("rb").readline()
+    except OSError as error:
+        raise DataError(f"{data} cannot be read: {error.strerror}") from error
+
+
+def _score_later(bundle: Bundle, path: Path) -> tuple[nhamcs.Visits, Array]:
+    last = int(str(bundle.contract.training["years"]).split("-")[-1])
+    visits = nhamcs.read_visits(path, nhamcs.load_groups(CATALOGUE / nhamcs.GROUPS.name)).of_years(last + 1, 9999)
+    if not visits.visits:
+        raise DataError(f"{path} has no visit after {last}: the bundle learned from the others")
+    model = AcuityModel(bundle)
+    rows = nhamcs.encode(visits, model.encoder)
+    return visits, np.concatenate([model.score(rows[i : i + _BATCH])[0] for i in range(0, len(rows), _BATCH)])
+
+
+def _evaluate_nhamcs(bundle: Bundle, name: str, path: Path) -> dict[str, Any]:
+    visits, probability = _score_later(bundle, path)
+    truth = visits.is_critical
+    below = probability[truth == 1] < bundle.contract.thresholds["critical_level_2"]
+    figures = {
+        "under_triage": wilson_interval(int(below.sum()), len(below)),
+        "auc": bootstrap_interval(auc, truth, probability),
+        "average_precision": bootstrap_interval(average_precision, truth, probability),
+        "ece": bootstrap_interval(expected_calibration_error, truth, probability),
+        "sensitivity_at_specificity_0.9": bootstrap_interval(partial(sensitivity_at_specificity, specificity=0.9), truth, probability),
+        **{
+            f"net_benefit_{at:g}": bootstrap_interval(partial(net_benefit, threshold=at), truth, probability) for at in _NET_BENEFIT_AT
+        },
+    }
+    age = np.array([visit.age_years for visit in visits.visits])
+    sex = np.array([visit.sex for visit in visits.visits])
+    arrived = [visit.by_ambulance for visit in visits.visits]
+    subgroups = {
+        group: {
+            "auc": bootstrap_interval(auc, truth[rows], probability[rows], repeats=_SUBGROUP_REPEATS),
+            "average_precision": bootstrap_interval(average_precision, truth[rows], probability[rows], repeats=_SUBGROUP_REPEATS),
+            "prevalence": wilson_interval(int(truth[rows].sum()), int(rows.sum())),
+        }
+        for group, rows in _groups(age, sex, arrived).items()
+    }
+    return metrics_document("acuity", name, len(truth), figures, subgroups)
+
+
+def _evaluate_ktas(bundle: Bundle, name: str, path: Path) -> dict[str, Any]:
+    visits = read_ktas(path, CATALOGUE)
+    probability = _ktas_probability(bundle, visits, is_known=file_sha256(path) in {source.sha256 for source in bundle.contract.data})
+    truth = visits.is_emergency.astype(int)
+    threshold = bundle.contract.thresholds["emergency_level_3"]
+    with_rules = np.where(visits.floor <= _EMERGENCY_FLOOR, 1.0 + probability, probability)
+    figures = {
+        **_triage(truth, with_rules, threshold, "_with_rules"),
+        **_triage(truth, probability, threshold, ""),
+        "auc": bootstrap_interval(auc, truth, probability),
+        "ece": bootstrap_interval(partial(expected_calibration_error, bins=10), truth, probability),
+        **{
+            f"over_triage{suffix}_at_under_triage_{at:g}": bootstrap_interval(partial(over_triage_at, under_triage=at), truth, score)
+            for suffix, score in (("_with_rules", with_rules), ("", probability))
+            for at in _CURVE
+        },
+    }
+    age = np.array([-1.0 if case.age_years is None else case.age_years for case in visits.cases])
+    sex = np.array([case.sex for case in visits.cases])
+    subgroups = {
+        group: {
+            **_triage(truth[rows], with_rules[rows], threshold, "_with_rules"),
+            "auc": bootstrap_interval(auc, truth[rows], probability[rows], repeats=_SUBGROUP_REPEATS),
+        }
+        for group, rows in _groups(age, sex, list(visits.by_ambulance)).items()
+    }
+    return metrics_document("acuity", name, len(truth), figures, subgroups)
+
+
+def _ktas_probability(bundle: Bundle, visits: KtasVisits, *, is_known: bool) -> Array:
+    """The bundle's probabilities; out of fold when it learned from these visits."""
+    model = AcuityModel(bundle)
+    rows = visits.rows(model.encoder)
+    critical, emergency = model.score(rows)
+    if not is_known:
+        return emergency
+    inside = np.clip(critical.astype(np.float64), 1e-7, 1 - 1e-7)
+    rising = frozenset(bundle.contract.vocabulary["rising"])
+    is_rising = np.array([column in rising for column in model.encoder.names])
+    columns, seed = head_columns(model.encoder), int(bundle.contract.training["seed"])
+    return out_of_fold(rows, np.log(inside / (1 - inside)), visits, columns, is_rising, seed)[0]
+
+
+def _triage(truth: Array, score: Array, threshold: float, suffix: str) -> dict[str, Interval]:
+    own, others = score[truth == 1], score[truth == 0]
+    return {
+        f"under_triage{suffix}": wilson_interval(int((own < threshold).sum()), len(own)),
+        f"over_triage{suffix}": wilson_interval(int((others >= threshold).sum()), len(others)),
+    }
+
+
+def _groups(age: Array, sex: Array, arrived: list[bool | None]) -> dict[str, Array]:
+    groups = {f"age {band}": (age >= first) & (age < end) for band, first, end in AGE_BANDS}
+    groups |= {f"sex {value}": sex == value for value in ("female", "male")}
+    for name, value in (("by ambulance", True), ("not by ambulance", False), ("arrival unknown", None)):
+        groups[name] = np.array([one is value for one in arrived])
+    return {name: rows for name, rows in groups.items() if rows.sum() >= _SMALLEST_SUBGROUP}
