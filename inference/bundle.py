@@ -170,14 +170,18 @@ def read_signed_files(folder: Path, trusted_keys: Path) -> dict[str, bytes]:
         raise BundleError(f"{folder / SIGNATURE_FILE} cannot be read; restore the bundle") from error
     key_path = trusted_keys / f"{key_id}.pub"
     if not key_id.isalnum() or len(key_id) > KEY_ID_LIMIT or not key_path.is_file():
-        raise BundleError(f"{folder} is signed by key {key_id[:16]!r}, which is not among the trusted keys: add "
-                          f"its public key to {trusted_keys} if you trust who made it")
+        raise BundleError(
+            f"{folder} is signed by key {key_id[:16]!r}, which is not among the trusted keys: add "
+            f"its public key to {trusted_keys} if you trust who made it"
+        )
     try:
         key = Ed25519PublicKey.from_public_bytes(base64.b64decode(key_path.read_bytes()))
         key.verify(signature, signed_message(files))
     except (InvalidSignature, ValueError) as error:
-        raise BundleError(f"{folder} was altered after it was signed (or its signature was); it will not be used: "
-                          "restore it from where it came, or train it again") from error
+        raise BundleError(
+            f"{folder} was altered after it was signed (or its signature was); it will not be used: "
+            "restore it from where it came, or train it again"
+        ) from error
     return files
 
 

@@ -197,5 +197,3 @@ def _marked_duplicates(readings: list[CaseReading]) -> list[CaseReading]:
         else reading
         for reading in readings
     ]
-
-

@@ -10,13 +10,28 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from inference.case import ABSENT, PRESENT, Case
-from inference.grammar import AFTER, BEFORE, BEFORE_ONE, FILLER, FUNCTION, KNOWN, STRONG, VERB, Word, durations_of, kinds_of, statements_of, word_of
+from inference.grammar import (
+    AFTER,
+    BEFORE,
+    BEFORE_ONE,
+    FILLER,
+    FUNCTION,
+    KNOWN,
+    STRONG,
+    VERB,
+    Word,
+    durations_of,
+    kinds_of,
+    statements_of,
+    word_of,
+)
 from inference.polarity import Mention, Sentence, cues_of, denied, not_the_patients
 from inference.text import Token, tokenize, word_keys
 
@@ -71,8 +86,7 @@ class _Phrase:
     begins_with_verb: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Match:
+class _Match(NamedTuple):
     phrase: _Phrase
     tokens: frozenset[int]
 
@@ -98,8 +112,7 @@ class FindingsReader:
             self._by_rarest[ordered[0]].append(replace(phrase, keys=ordered))
         self._vocabulary = frozenset(counts)
         self._fuzzy_words = {
-            script: [key[2:] for key in sorted(counts) if key[0] == script and len(key) >= _SHORTEST_FUZZY + 2]
-            for script in "eru"
+            script: [key[2:] for key in sorted(counts) if key[0] == script and len(key) >= _SHORTEST_FUZZY + 2] for script in "eru"
         }
         self._word = lru_cache(maxsize=65536)(self._corrected)
 
@@ -142,11 +155,12 @@ class FindingsReader:
                 several[finding.code].append(finding.value)
         for code, values in several.items():
             merged.setdefault(code, values[0] if len(values) == 1 else tuple(values))
-        for code in [code for code, value in merged.items() if value != ABSENT]:
-            while (parent := self._parents.get(code)) is not None:
+        for said in [code for code, value in merged.items() if value != ABSENT]:
+            parent = self._parents.get(said)
+            while parent is not None:
                 if merged.get(parent) != PRESENT and parent not in case.findings:
                     merged[parent] = PRESENT
-                code = parent
+                parent = self._parents.get(parent)
         return merged, reading
 
     def _from_vitals(self, case: Case) -> Iterable[tuple[str, str]]:
@@ -217,9 +231,11 @@ class FindingsReader:
                 completed.append(replace(finding, code=self._severe[finding.code]))
             if finding.duration_days is None:
                 continue
-            for rule in self._durations:
-                if rule["of"] == finding.code and rule.get("over_days", -1) < finding.duration_days < rule.get("under_days", 1e9):
-                    completed.append(replace(finding, code=rule["finding"], value=rule.get("value", PRESENT)))
+            completed += [
+                replace(finding, code=rule["finding"], value=rule.get("value", PRESENT))
+                for rule in self._durations
+                if rule["of"] == finding.code and rule.get("over_days", -1) < finding.duration_days < rule.get("under_days", 1e9)
+            ]
         return completed
 
 
@@ -245,7 +261,9 @@ def _phrase(code: str, value: str, polarity: str, script: str, text: str) -> _Ph
     is_absent = polarity == ABSENT
     in_order = telling if is_absent or has_negation or needs_small_words else ()
     is_loose = has_negation and not is_absent and len(in_order) > 2
-    return _Phrase(code, value, is_absent, has_negation, telling, in_order, frozenset(telling), is_loose, bool(kinds.get(telling[0], 0) & VERB))
+    return _Phrase(
+        code, value, is_absent, has_negation, telling, in_order, frozenset(telling), is_loose, bool(kinds.get(telling[0], 0) & VERB)
+    )
 
 
 def _gathered(
@@ -272,21 +290,22 @@ def _gathered(
         chosen[key] = nearest
     members = frozenset(chosen.values())
     first, last = min(members), max(members)
-    if words[first].kinds & VERB and not phrase.begins_with_verb:
-        return None  # "gir gaya behosh hai" is not "behosh ho gaya"
+    begins_late = words[first].kinds & VERB and not phrase.begins_with_verb  # "gir gaya behosh hai" is not "behosh ho gaya"
+    if begins_late or not _is_in_order([chosen[key] for key in phrase.in_order], phrase.is_loose):
+        return None
+    if statements[first] != statements[last] and not _fills(members, first, last, words, statements):
+        return None
     skipped = tokens[last].place - tokens[first].place + 1 - len(members)
     if skipped > 0:
         skipped -= sum(1 for index in range(first, last) if index not in members and words[index].kinds & FUNCTION)
-    if statements[first] != statements[last] and not _fills(members, first, last, words, statements):
-        return None
-    if not phrase.in_order:
-        return members if skipped <= _GAP else None
-    places = [chosen[key] for key in phrase.in_order]
-    if places != sorted(places):
-        swapped = [*places[:-2], places[-1], places[-2]]
-        if not phrase.is_loose or swapped != sorted(swapped):
-            return None
-    return members if skipped <= (_GAP if phrase.is_loose else 0) else None
+    return members if skipped <= (_GAP if phrase.is_loose or not phrase.in_order else 0) else None
+
+
+def _is_in_order(places: list[int], is_loose: bool) -> bool:
+    """Whether the words stand as written; in a loose phrase the last two may change places."""
+    if all(first < second for first, second in pairwise(places)):
+        return True
+    return is_loose and places[:-2] == sorted(places[:-2]) and places[-3] < min(places[-2:])
 
 
 def _fills(members: frozenset[int], first: int, last: int, words: Sequence[Word], statements: Sequence[int]) -> bool:

@@ -9,18 +9,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from inference.grammar import (
-    ACCOMPANIES, AFTER, ALSO, BEFORE, BEFORE_ONE, EITHER_SIDE, HAS, HISTORY, JOIN, KNOWN, NOT, OF, PAST, PERSISTS,
-    POSTPOSED, RELATIVE, SAYS, SELF, TURN, VERB, Word, is_past,
+    ACCOMPANIES,
+    AFTER,
+    ALSO,
+    BEFORE,
+    BEFORE_ONE,
+    EITHER_SIDE,
+    HAS,
+    HISTORY,
+    JOIN,
+    KNOWN,
+    NOT,
+    OF,
+    PAST,
+    PERSISTS,
+    POSTPOSED,
+    RELATIVE,
+    SAYS,
+    SELF,
+    TURN,
+    VERB,
+    Word,
+    is_past,
 )  # fmt: skip
 from inference.text import Token
 
 _CUES = BEFORE | BEFORE_ONE | AFTER
 
 
-@dataclass(frozen=True, slots=True)
-class Mention:
+class Mention(NamedTuple):
     """A finding's words in the text: their places among the tokens, and what its wording says by itself.
 
     `is_absent`: the wording denies it ("afebrile", "no fever"); `has_negation`: it does so, or states the finding,
@@ -270,11 +290,7 @@ def _long_past(sentence: Sentence, history: AbstractSet[str]) -> set[int]:
             continue
         statement = statements[mention.first]
         places = [index for index in range(len(words)) if statements[index] == statement]
-        told = any(
-            words[index].kinds & PAST and words[index + 1].kinds & HISTORY
-            for index in places
-            if index + 1 < mention.first
-        )
+        told = any(words[index].kinds & PAST and words[index + 1].kinds & HISTORY for index in places if index + 1 < mention.first)
         if told or is_past([words[index] for index in places]):
             dropped.add(number)
     return dropped

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 # Arabic code points that Urdu keyboards and converters mix with Urdu's own, and letters that writers confuse.
 _URDU_LETTERS = str.maketrans(
@@ -45,8 +45,7 @@ _SOUNDS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A word or number: its characters' span in the original text and the keys under which it may be looked up.
 
     `place` counts words, with a jump over punctuation, so that nearness can be measured; `clause` counts sentences and

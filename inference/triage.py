@@ -42,6 +42,10 @@ from inference.urgency import (
 
 BATCH = 1024
 DEFAULT_SPECIALTY = "family_medicine"
+# What every health worker can measure; the others are asked for when a finding points at them.
+_USUAL_VITALS = frozenset(
+    {"respiratory_rate_per_minute", "spo2_percent", "systolic_mmhg", "pulse_per_minute", "consciousness", "temperature_celsius"}
+)
 Score = TypeVar("Score")
 Acuity = tuple[float, float]
 
@@ -151,9 +155,10 @@ class Triage:
             if isinstance(answer, LesionFailure):
                 part.review.append(f"photo not scored: {answer.reason}")
                 continue
-            part.lesions.append((name, answer))
             part.review += [f"photo {name}: {problem.advice_en}" for problem in answer.quality.problems]
             part.review += [f"photo {name}: {note}" for note in answer.notes]
+            if answer.quality.ok:
+                part.lesions.append((name, answer))
 
     def _assessment(self, part: _Parts, now: datetime) -> Assessment:
         case = part.read.case
@@ -199,8 +204,8 @@ class Triage:
             if models.lesions:
                 raises += raises_from_lesion(lesion.malignancy_probability, models.lesions.malignancy_threshold)
         scored = _scored_by(part)
-        if scored == "nothing":
-            raises.append(Raise(self.policy.unscored.unreadable, "policy", "nothing could be read: a person must look", "کچھ پڑھا نہ جا سکا: کسی فرد کا دیکھنا ضروری ہے"))
+        if scored == "nothing" or _is_unread(part):
+            raises.append(Raise(self.policy.unscored.unreadable, "policy", "what was sent could not be read: a person must look", "جو بھیجا گیا وہ پڑھا نہ جا سکا: کسی فرد کا دیکھنا ضروری ہے"))
         elif scored == "rules alone":
             raises.append(Raise(self.policy.unscored.rules_only, "policy", "no model scored this case", "کسی ماڈل نے یہ کیس نہیں جانچا"))
         return raises
@@ -252,6 +257,13 @@ def _scored_by(part: _Parts) -> Literal["models and rules", "rules alone", "noth
     if part.differential is not None or part.acuity is not None or part.lesions:
         return "models and rules"
     return "rules alone" if _has_vitals(part.read.case) or part.read.findings else "nothing"
+
+
+def _is_unread(part: _Parts) -> bool:
+    """Whether the complaint's own words were lost and neither an answer nor a vital stands in for them."""
+    case = part.read.case
+    said_something = bool(case.complaint.strip()) or bool(case.photos)
+    return said_something and not part.read.findings and not _has_vitals(case) and (bool(case.complaint.strip()) or not part.lesions)
 
 
 def _emergency_probability(part: _Parts) -> float | None:
@@ -308,12 +320,19 @@ def _reasons(part: _Parts, urgency: Urgency) -> Iterator[Reason]:
         for found in part.differential.contributions:
             direction = "for" if found.log_odds > 0 else "against"
             yield Reason(kind="finding", direction=direction, text=f"{found.text_en} ({direction} {name})", text_ur=found.text_ur)  # type: ignore[arg-type]
-    for vital in part.floor.unknown_vitals[:3]:
+    yield from _could_change(part.floor)
+
+
+def _could_change(floor: RuleFloor) -> Iterator[Reason]:
+    """One line for the usual vitals that were not measured, with the most urgent level that one of them could reach."""
+    unknown = [vital for vital in floor.unknown_vitals if vital.name in _USUAL_VITALS]
+    if unknown:
+        names, level = ", ".join(vital.name for vital in unknown), min(vital.could_reach_level for vital in unknown)
         yield Reason(
             kind="could_change",
             direction="open",
-            text=f"{vital.name} is not known and could raise the level to {vital.could_reach_level}",
-            text_ur=f"{vital.name} معلوم نہیں؛ درجہ {vital.could_reach_level} تک بڑھ سکتا ہے",
+            text=f"not measured, and could raise the level up to {level}: {names}",
+            text_ur=f"ناپا نہیں گیا، درجہ {level} تک بڑھ سکتا ہے: {names}",
         )
 
 

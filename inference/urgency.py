@@ -116,12 +116,12 @@ def raise_from_priority(priority: str | None, policy: Policy) -> list[Raise]:
 
 def _natural(probability: float) -> str:
     """A probability as a natural frequency out of ten, or out of a hundred when it is small."""
-    if probability < 0.095:
+    if probability < 0.1:
         return f"about {max(1, round(100 * probability))} in 100"
-    return f"about {min(10, round(10 * probability))} in 10"
+    return "nearly all" if probability >= 0.95 else f"about {round(10 * probability)} in 10"
 
 
 def _natural_ur(probability: float) -> str:
-    if probability < 0.095:
+    if probability < 0.1:
         return f"تقریباً 100 میں {max(1, round(100 * probability))}"
-    return f"تقریباً 10 میں {min(10, round(10 * probability))}"
+    return "تقریباً تمام" if probability >= 0.95 else f"تقریباً 10 میں {round(10 * probability)}"

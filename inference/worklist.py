@@ -57,9 +57,7 @@ def _row(assessment: Assessment, case: Case | None, now: datetime) -> list[str]:
         assessment.case_id,
         _who(case),
         _shortened(case.complaint if case else ""),
-        "; ".join(reason.text for reason in assessment.reasons if reason.kind != "finding")[: 2 * _COMPLAINT_LENGTH * _SHOWN_REASONS]
-        if not assessment.red_flags
-        else "; ".join(assessment.red_flags[:_SHOWN_REASONS]),
+        _why(assessment),
         _likely(assessment),
         "; ".join(assessment.review.why) if assessment.review.needed else "",
     ]
@@ -70,6 +68,13 @@ def _who(case: Case | None) -> str:
         return ""
     age = "age ?" if case.age_years is None else f"{case.age_years:.0f} y" if case.age_years >= 2 else f"{12 * case.age_years:.0f} mo"
     return f"{age} {case.sex[0].upper() if case.sex != 'unknown' else '?'}" + (" +photo" if case.photos else "")
+
+
+def _why(assessment: Assessment) -> str:
+    """The red flags, else what supports the level, else what is not known; two of them at most."""
+    supports = [reason.text for reason in assessment.reasons if reason.kind in ("rule", "referrer", "model", "policy")]
+    open_questions = [reason.text for reason in assessment.reasons if reason.kind == "could_change"]
+    return "; ".join((list(assessment.red_flags) or supports or open_questions)[:_SHOWN_REASONS])
 
 
 def _shortened(text: str) -> str:

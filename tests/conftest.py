@@ -47,8 +47,11 @@ def tiny_release(tmp_path: Path) -> Path:
         "E_3": {**shared, "name": "E_3", "code_question": "E_2", "data_type": "C", "possible-values": [0, 1, 2]},
         "E_4": {
             **shared,
-            **{"name": "E_4", "code_question": "E_2", "data_type": "M"},
-            **{"possible-values": ["V_none", "V_a", "V_b"], "default_value": "V_none"},
+            "name": "E_4",
+            "code_question": "E_2",
+            "data_type": "M",
+            "possible-values": ["V_none", "V_a", "V_b"],
+            "default_value": "V_none",
         },
         "E_5": {**shared, "name": "E_5", "code_question": "E_5", "data_type": "B", "is_antecedent": True},
     }
@@ -75,7 +78,7 @@ def tiny_release(tmp_path: Path) -> Path:
     (folder / "patients_all49.csv").write_text(
         "AGE,DIFFERENTIAL_DIAGNOSIS,SEX,PATHOLOGY,EVIDENCES,INITIAL_EVIDENCE\n"
         "30,\"[['flu', 0.6], ['cold', 0.2], ['gout', 0.2]]\",F,flu,\"['E_1', 'E_2', 'E_3_@_2', 'E_4_@_V_a', 'E_4_@_V_b']\",E_1\n"
-        "70,\"[]\",M,cold,\"['E_5']\",E_5\n"
+        '70,"[]",M,cold,"[\'E_5\']",E_5\n'
         "1,,X,flu,\"['E_2']\",E_2\n",
         encoding="utf-8",
     )

@@ -59,7 +59,7 @@ def test_encodings_and_delimiters_of_spreadsheets(tmp_path: Path, encoding: str,
 
 def test_one_line_in_another_encoding_is_marked_alone(tmp_path: Path) -> None:
     """In a UTF-8 file, one line of cp1256 is read as such and only its case is marked."""
-    lines = ["case_id,complaint".encode(), "r1,بخار".encode(), "r2,خارش".encode("cp1256"), "r3,caf\xe9".encode("latin-1"), b"r4,x"]
+    lines = [b"case_id,complaint", "r1,بخار".encode(), "r2,خارش".encode("cp1256"), "r3,caf\xe9".encode("latin-1"), b"r4,x"]
     readings = read_cases(written(tmp_path, "a.csv", b"\n".join(lines)))
     assert [reading.case.complaint for reading in readings][:2] == ["بخار", "خارش"]
     assert [reading.problems for reading in readings] == [(), (NOT_UTF8,), (NOT_UTF8,), ()]

@@ -166,7 +166,15 @@ def test_priors_sum_to_one_and_keep_their_ratios(release, shipped):
 
 def test_a_binary_finding_a_list_of_values_and_a_basis_of_its_own_compile():
     """The three ways to write a probability."""
-    finding = {"type": "binary", "group": "g", "question_en": "?", "question_ur": "?", "question_roman": "?", "name_en": "x", "name_ur": "x"}
+    finding = {
+        "type": "binary",
+        "group": "g",
+        "question_en": "?",
+        "question_ur": "?",
+        "question_roman": "?",
+        "name_en": "x",
+        "name_ur": "x",
+    }
     value = {"name_en": "v", "name_ur": "v", "name_roman": "v"}
     tiny = Catalogue(
         findings={
@@ -380,8 +388,7 @@ PLANTED: list[tuple[Callable[[Catalogue], None], str]] = [
     (put("applies", "female_only", value=["hiccups"]), "applies.toml: female_only names hiccups, which is not a finding"),
     (
         put("applies", "women_only", value=["pregnancy"]),
-        "applies.toml: women_only is not a known limit, expected one of "
-        "female_only, male_only, from_12_years, under_2_years, under_12_years",
+        "applies.toml: women_only is not a known limit, expected one of female_only, male_only, from_12_years, under_2_years, under_12_years",
     ),
     (put("districts", "Lahore", value="panjab"), "districts.toml: Lahore is in panjab, which is not a province"),
 ]

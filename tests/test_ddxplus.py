@@ -122,7 +122,7 @@ def test_a_file_that_is_no_text_or_not_there_is_refused(tiny_release):
     """With the reader's own reason."""
     assert refusal(tiny_release, b"\xff\xfe\x00").startswith("FILE cannot be read as CSV: ")
     (tiny_release / "patients_all49.csv").unlink()
-    with pytest.raises(DataError, match="cannot be read as CSV: .*No such file or directory"):
+    with pytest.raises(DataError, match=r"cannot be read as CSV: .*No such file or directory"):
         read(tiny_release)
 
 

@@ -201,9 +201,7 @@ def test_a_signing_key_of_another_kind_is_refused(tmp_path, monkeypatch):
     """The message says how to make the right one."""
     other = ec.generate_private_key(ec.SECP256R1())
     path = tmp_path / "key.pem"
-    path.write_bytes(
-        other.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
+    path.write_bytes(other.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
     monkeypatch.setenv("NABZ_SIGNING_KEY", str(path))
     with pytest.raises(ExportError) as caught:
         sign(tmp_path / "models" / "tiny" / "1.0.0", dict.fromkeys(SIGNED_FILES, b""))

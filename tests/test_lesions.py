@@ -25,7 +25,7 @@ from training.export import check_parity, file_sha256
 from training.lesion_evaluation import evaluate
 from training.lesion_figures import (
     Scored,
-    fit_temperature,
+    fit_calibration,
     lesion_metrics,
     malignancy_threshold,
     skin_type_metrics,
@@ -264,7 +264,7 @@ def test_onnx_agrees_with_torch(tiny_plan: Plan) -> None:
     torch.manual_seed(0)
     malignant = torch.tensor([float(name in ("BCC", "MEL", "SCC")) for name in LABELS])
     network = LesionNetwork(tiny_backbone(), len(FEATURES), 6)
-    scorer = CalibratedLesionNetwork(network, 1.5, malignant).eval()
+    scorer = CalibratedLesionNetwork(network, 1.5, torch.linspace(-1, 1, 6), malignant).eval()
     model = export_onnx(scorer, 16, len(FEATURES))
     generator = np.random.default_rng(0)
     feeds: dict[str, Array] = {
@@ -352,11 +352,22 @@ def test_the_operating_point_flags_the_wanted_share() -> None:
 
 
 def test_the_temperature_undoes_overconfidence() -> None:
-    """Labels drawn from softmax(z) with logits 3 z give a temperature of 3."""
+    """Labels drawn from softmax(z) with logits 3 z give a temperature of 3 and no offsets."""
     generator = np.random.default_rng(0)
     z = generator.normal(size=(6_000, 4)) * 1.5
     truth = (softmax(z).cumsum(axis=1) < generator.random((6_000, 1))).sum(axis=1)
-    assert fit_temperature(3 * z, truth) == pytest.approx(3.0, rel=0.1)
+    found = fit_calibration(3 * z, truth)
+    assert found.temperature == pytest.approx(3.0, rel=0.1)
+    assert found.offsets == pytest.approx((0, 0, 0, 0), abs=0.1)
+
+
+def test_offsets_bring_back_a_class_that_the_logits_neglect() -> None:
+    """A class whose logits are 1 too low gets an offset above the others', short of 1 for the shrinkage."""
+    generator = np.random.default_rng(0)
+    z = generator.normal(size=(6_000, 3))
+    truth = (softmax(z).cumsum(axis=1) < generator.random((6_000, 1))).sum(axis=1)
+    offsets = fit_calibration(z - np.array([0.0, 0.0, 1.0]), truth).offsets
+    assert 0.7 < offsets[2] - offsets[0] < 1.05
 
 
 def test_evaluation_scores_a_folder_as_inference_does(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_a_list_that_is_no_toml_is_refused(tmp_path, content):
 
 def test_a_missing_list_is_refused(tmp_path):
     """With the system's reason."""
-    with pytest.raises(DataError, match="cannot be read: .*No such file or directory"):
+    with pytest.raises(DataError, match=r"cannot be read: .*No such file or directory"):
         read_sources(tmp_path / "none.toml")
 
 

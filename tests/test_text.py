@@ -52,7 +52,7 @@ def test_commas_and_full_stops_part_statements_and_sentences() -> None:
 
 
 def test_strokes_join_and_minus_ve_denies() -> None:
-    """ "DM/HTN" is one list, and "-ve" is the word negative."""
+    """A stroke makes one list of "DM/HTN", and "-ve" is the word negative."""
     assert [token.is_joined for token in tokenize("DM/HTN IHD")] == [False, True, False]
     assert tokenize("fever -ve")[1].keys == ("e:negative", "r:nigativi", "l:negative")
 

@@ -131,10 +131,12 @@ def test_the_referrer_s_priority_has_a_level(word, expected):
         (0.001, "about 1 in 100"),
         (0.06, "about 6 in 100"),
         (0.094, "about 9 in 100"),
-        (0.095, "about 1 in 10"),
+        (0.1, "about 1 in 10"),
         (0.25, "about 2 in 10"),
         (0.71, "about 7 in 10"),
-        (1.0, "about 10 in 10"),
+        (0.949, "about 9 in 10"),
+        (0.95, "nearly all"),
+        (1.0, "nearly all"),
     ],
 )
 def test_reasons_speak_in_natural_frequencies(probability, said):

@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from rich.progress import Progress
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from inference.acuity import AcuityEncoder
 from inference.bundle import Contract, DataSource, Label, TensorSpec
@@ -43,7 +43,7 @@ Array = NDArray[Any]
 DATA = Path("../shared/data")
 CATALOGUE = Path("data/catalogue")
 LAST_TRAINING_YEAR = 2018
-CRITICAL_THRESHOLD = 0.10  # one in ten such patients needs critical care: seen within the hour
+CRITICAL_THRESHOLD = 0.05  # one in twenty such patients needs critical care: seen within the hour
 _SMOKE_VISITS = 6000
 _PRODUCTS = ("_by_age", "_by_chronic", "_in_ambulance", "_by_strain")
 
@@ -238,11 +238,23 @@ def _contract(
         created=now_utc(),
         model_sha256="",
         inputs=(
-            TensorSpec(name="features", dtype="float32", shape=("n", len(encoder.names)), meaning="one row a case, in the order of vocabulary.features, as inference.acuity encodes it"),
+            TensorSpec(
+                name="features",
+                dtype="float32",
+                shape=("n", len(encoder.names)),
+                meaning="one row a case, in the order of vocabulary.features, as inference.acuity encodes it",
+            ),
         ),
         outputs=(
-            TensorSpec(name="critical_probability", dtype="float32", shape=("n",), meaning="calibrated probability of admission to critical care"),
-            TensorSpec(name="emergency_probability", dtype="float32", shape=("n",), meaning="calibrated probability that an expert gives KTAS level 1, 2 or 3"),
+            TensorSpec(
+                name="critical_probability", dtype="float32", shape=("n",), meaning="calibrated probability of admission to critical care"
+            ),
+            TensorSpec(
+                name="emergency_probability",
+                dtype="float32",
+                shape=("n",),
+                meaning="calibrated probability that an expert gives KTAS level 1, 2 or 3",
+            ),
         ),
         labels=(Label(name="critical", name_en="needs critical care"), Label(name="emergency", name_en="KTAS level 1 to 3")),
         intended_use="Raises the urgency of a referral whose vital signs, age and complaint resemble those of patients who needed urgent care.",
@@ -254,8 +266,18 @@ def _contract(
         ),
         licence="CC BY 4.0",
         data=(
-            DataSource(name="NHAMCS-ED public-use visits 2015-2018", licence="US public domain; statistics only, no re-identification", sha256=checksums["nhamcs_ed"], citation="National Center for Health Statistics. National Hospital Ambulatory Medical Care Survey: Emergency Department public-use files, 2015-2019."),
-            DataSource(name="KTAS visits, experts' level", licence="CC BY 4.0", sha256=checksums["ktas"], citation="Moon et al. Triage accuracy and causes of mistriage using the Korean Triage and Acuity Scale. PLOS ONE 2019."),
+            DataSource(
+                name="NHAMCS-ED public-use visits 2015-2018",
+                licence="US public domain; statistics only, no re-identification",
+                sha256=checksums["nhamcs_ed"],
+                citation="National Center for Health Statistics. National Hospital Ambulatory Medical Care Survey: Emergency Department public-use files, 2015-2019.",
+            ),
+            DataSource(
+                name="KTAS visits, experts' level",
+                licence="CC BY 4.0",
+                sha256=checksums["ktas"],
+                citation="Moon et al. Triage accuracy and causes of mistriage using the Korean Triage and Acuity Scale. PLOS ONE 2019.",
+            ),
         ),
         training=training,
         thresholds=thresholds,

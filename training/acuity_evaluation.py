@@ -39,6 +39,10 @@ _SUBGROUP_REPEATS = 200
 _BATCH = 8192
 _NET_BENEFIT_AT = (0.02, 0.05, 0.10)
 _CURVE = (0.02, 0.05, 0.10)
+_KTAS_NOTE = (
+    "Vitals, complaint, age and sex only. Ten-fold: no visit is scored by a head that was fitted on it; the calibration and the "
+    "thresholds were chosen on these held-out scores. `with_rules` counts a visit that the rule floor raises as raised."
+)
 AGE_BANDS = (("0-15", 0, 16), ("16-39", 16, 40), ("40-64", 40, 65), ("65 and over", 65, 200))
 
 
@@ -63,12 +67,11 @@ def evaluate_and_record(folder: Path, data: Path, args: argparse.Namespace) -> d
     parts = {
         "NHAMCS visits of 2019, critical outcome": (
             data / nhamcs.FILE,
-            "Learned from 2015-2018, measured on 2019. Patients are either admitted to critical care or not admitted: easier than reality.",
+            "Learned from 2015-2018, measured on 2019. Patients are either admitted to critical care or not admitted: easier than reality. `at_level_2`: by this model alone.",
         ),
         "KTAS visits, out of fold, experts' level 1-3": (
             data / ktas.FILE,
-            "Vitals, complaint, age and sex only. Ten-fold: no visit is scored by a head that was fitted on it; the calibration and the "
-            "thresholds were chosen on these held-out scores. `with_rules` counts a visit that the rule floor raises as raised.",
+            _KTAS_NOTE,
         ),
     }
     evaluations = {title: {**evaluate(bundle, folder.as_posix(), path), "note": note} for title, (path, note) in parts.items()}
@@ -121,16 +124,13 @@ def _score_later(bundle: Bundle, path: Path) -> tuple[nhamcs.Visits, Array]:
 def _evaluate_nhamcs(bundle: Bundle, name: str, path: Path) -> dict[str, Any]:
     visits, probability = _score_later(bundle, path)
     truth = visits.is_critical
-    below = probability[truth == 1] < bundle.contract.thresholds["critical_level_2"]
     figures = {
-        "under_triage": wilson_interval(int(below.sum()), len(below)),
+        **_triage(truth, probability, bundle.contract.thresholds["critical_level_2"], "_at_level_2"),
         "auc": bootstrap_interval(auc, truth, probability),
         "average_precision": bootstrap_interval(average_precision, truth, probability),
         "ece": bootstrap_interval(expected_calibration_error, truth, probability),
         "sensitivity_at_specificity_0.9": bootstrap_interval(partial(sensitivity_at_specificity, specificity=0.9), truth, probability),
-        **{
-            f"net_benefit_{at:g}": bootstrap_interval(partial(net_benefit, threshold=at), truth, probability) for at in _NET_BENEFIT_AT
-        },
+        **{f"net_benefit_{at:g}": bootstrap_interval(partial(net_benefit, threshold=at), truth, probability) for at in _NET_BENEFIT_AT},
     }
     age = np.array([visit.age_years for visit in visits.visits])
     sex = np.array([visit.sex for visit in visits.visits])

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import minimize  # type: ignore[import-untyped]
 from sklearn.model_selection import StratifiedKFold
 
 Array = NDArray[Any]
@@ -81,4 +81,4 @@ def folds(strata: Array, count: int, seed: int) -> Iterator[tuple[Array, Array]]
 
 def sigmoid(logit: Array) -> Array:
     """Probabilities of logits."""
-    return 1 / (1 + np.exp(-np.clip(logit, -60, 60)))
+    return np.asarray(1 / (1 + np.exp(-np.clip(logit, -60, 60))))

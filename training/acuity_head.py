@@ -6,6 +6,7 @@ visits it tells how ill the patient looked to the nurse. Nor is arrival, which a
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,4 +119,4 @@ def highest_threshold(probability: Array, visits: KtasVisits, target: float) -> 
     emergency = visits.is_emergency
     allowed = int(target * emergency.sum())
     unruled = np.sort(probability[emergency & (visits.floor > 3)])
-    return float(unruled[min(allowed, len(unruled) - 1)])
+    return math.floor(1e4 * float(unruled[min(allowed, len(unruled) - 1)])) / 1e4

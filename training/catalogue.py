@@ -58,9 +58,7 @@ def load_catalogue(folder: Path) -> Catalogue:
         conditions=_merged(folder / "conditions"),
         reading=_read(folder / "reading.toml"),
         applies=_read(folder / "applies.toml"),
-        districts={
-            name: province for province, names in _read(folder / "districts.toml").items() for name in names
-        },
+        districts={name: province for province, names in _read(folder / "districts.toml").items() for name in names},
     )
 
 
@@ -90,9 +88,7 @@ def compile_catalogue(catalogue: Catalogue) -> dict[str, Table]:
     return {
         "conditions": {slug: _condition(slug, table, catalogue, codes) for slug, table in catalogue.conditions.items()},
         "evidences": {table["code"]: _evidence(slug, table, codes) for slug, table in catalogue.findings.items()},
-        "statistics": {
-            slug: _statistics(table, total, codes) for slug, table in catalogue.conditions.items()
-        },
+        "statistics": {slug: _statistics(table, total, codes) for slug, table in catalogue.conditions.items()},
     }
 
 

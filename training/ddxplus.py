@@ -40,9 +40,7 @@ class PatientTable:
     differential: NDArray[np.float32]
 
 
-def read_patients(
-    path: Path, slots: Sequence[Slot], labels: Sequence[str], evidences: Mapping[str, Any]
-) -> PatientTable:
+def read_patients(path: Path, slots: Sequence[Slot], labels: Sequence[str], evidences: Mapping[str, Any]) -> PatientTable:
     """Read a DDXPlus patients CSV. Raises DataError naming the missing column, or the row with an unknown name."""
     try:
         table = pd.read_csv(path)

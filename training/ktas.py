@@ -6,6 +6,7 @@ are never read. Knows no model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def ktas_cases(path: Path) -> list[tuple[Case, int]]:
     levels = [text.strip() for text in table["KTAS_expert"]]
     if odd := [f"ktas-{row + 1}" for row, level in enumerate(levels) if level not in {"1", "2", "3", "4", "5"}]:
         raise DataError(f"{path}: KTAS_expert is not 1 to 5 for {', '.join(odd)}")
-    rows = table.to_dict("records")
+    rows: list[dict[str, str]] = [dict(zip(table.columns, values, strict=True)) for values in table.itertuples(index=False, name=None)]
     return [(_case(row, f"ktas-{n}").case, int(level)) for n, (row, level) in enumerate(zip(rows, levels, strict=True), start=1)]
 
 
@@ -75,4 +76,4 @@ def _number(text: str) -> float | None:
         value = float(text.strip().replace(",", "."))
     except ValueError:
         return None
-    return value if value == value else None
+    return value if math.isfinite(value) else None

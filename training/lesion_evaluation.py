@@ -14,8 +14,9 @@ from inference.errors import DataError
 from inference.lesions import LesionFailure, LesionModel, LesionRequest
 from training.export import file_sha256
 from training.lesion_figures import (
+    Calibration,
     Scored,
-    fit_temperature,
+    fit_calibration,
     lesion_metrics,
     malignancy,
     malignancy_threshold,
@@ -80,18 +81,18 @@ def skin_types(records: list[SkinRecord]) -> NDArray[np.int64]:
     return np.array([record.photo.fitzpatrick or 0 for record in records], dtype=np.int64)
 
 
-def operating_point(logits: Array, data: SkinSet) -> tuple[float, float]:
-    """Temperature and malignancy threshold from held-out logits [n, classes]."""
-    temperature = fit_temperature(logits, targets(data))
-    scored = _scored(logits / temperature, np.zeros(len(logits), dtype=bool), data)
+def operating_point(logits: Array, data: SkinSet) -> tuple[Calibration, float]:
+    """Calibration and malignancy threshold from held-out logits [n, classes]."""
+    calibration = fit_calibration(logits, targets(data))
+    scored = _scored(calibration.apply(logits), np.zeros(len(logits), dtype=bool), data)
     is_malignant, score = malignancy(scored, label_names(data), data.source.malignant)
-    return temperature, malignancy_threshold(is_malignant, score)
+    return calibration, malignancy_threshold(is_malignant, score)
 
 
 def cross_validation_report(held_out: HeldOut, data: SkinSet, version: str) -> dict[str, Any]:
     """The content of metrics.json: held-out figures with the clinical answers, and from the photo alone.
 
-    Each fold's temperature and threshold come from the other folds, so that nothing is judged by what it
+    Each fold's calibration and threshold come from the other folds, so that nothing is judged by what it
     chose.
     """
     folds = len(np.unique(held_out.fold_of))
@@ -107,7 +108,7 @@ def cross_validation_report(held_out: HeldOut, data: SkinSet, version: str) -> d
         (
             f"{data.source.name}, {folds}-fold by patient, photo alone",
             held_out.photo_only,
-            "The same networks with every clinical answer unknown, at the same temperature and threshold.",
+            "The same networks with every clinical answer unknown, at the same calibration and threshold.",
         ),
     ):
         scored = _judged_by_others(logits, held_out, data)
@@ -147,13 +148,13 @@ def label_names(data: SkinSet) -> tuple[str, ...]:
 
 
 def _judged_by_others(logits: Array, held_out: HeldOut, data: SkinSet) -> Scored:
-    calibrated = np.zeros_like(logits)
+    calibrated = np.zeros(logits.shape, dtype=np.float64)
     flagged = np.zeros(len(logits), dtype=bool)
     for fold in np.unique(held_out.fold_of):
         inside, outside = held_out.fold_of == fold, held_out.fold_of != fold
         others = replace(data, records=tuple(np.array(data.records, dtype=object)[outside]))
-        temperature, threshold = operating_point(held_out.full[outside], others)
-        calibrated[inside] = logits[inside] / temperature
+        calibration, threshold = operating_point(held_out.full[outside], others)
+        calibrated[inside] = calibration.apply(logits[inside])
         scored = _scored(calibrated, flagged, data).rows(inside)
         flagged[inside] = malignancy(scored, label_names(data), data.source.malignant)[1] >= threshold
     return _scored(calibrated, flagged, data)

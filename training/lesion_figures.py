@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from training.metrics import (
@@ -26,6 +27,7 @@ from training.metrics import (
 
 Array = NDArray[Any]
 _SPECIFICITY = 0.60
+_OFFSET_SHRINKAGE = 0.01
 LEAST_SENSITIVITY = 0.95
 _SUBGROUP_METRICS = ("balanced_accuracy", "auc", "sensitivity", "specificity")
 
@@ -52,6 +54,19 @@ class Scored:
             self.groups[chosen],
             self.skin_types[chosen],
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How logits become calibrated: divided by `temperature`, plus an offset for each class."""
+
+    temperature: float
+    offsets: tuple[float, ...]
+
+    def apply(self, logits: Array) -> Array:
+        """Calibrated logits [n, classes]."""
+        calibrated: Array = logits / self.temperature + np.array(self.offsets)
+        return calibrated
 
 
 def lesion_metrics(
@@ -107,12 +122,33 @@ def malignancy(
     return np.isin(scored.truth, columns), scored.probabilities[:, columns].sum(axis=1)
 
 
-def fit_temperature(logits: Array, truth: NDArray[np.int64]) -> float:
-    """The temperature, to 1 %, that makes held-out logits [n, classes] most likely (Guo et al. 2017)."""
-    candidates = np.exp(np.arange(-2.0, 2.0, 0.01))
-    own = np.arange(len(truth)), truth
-    likelihoods = [np.log(softmax(logits / temperature)[own] + 1e-12).mean() for temperature in candidates]
-    return float(candidates[int(np.argmax(likelihoods))])
+def fit_calibration(logits: Array, truth: NDArray[np.int64]) -> Calibration:
+    """Temperature and offsets that make held-out logits [n, classes] most likely, each class weighing the
+    same.
+
+    Bias-corrected temperature scaling (Guo et al. 2017; Alexandari et al. 2020), with the offsets drawn
+    gently to zero because the rarest class has a few dozen images. The result speaks for a clinic where every
+    label is equally common, as the network's training does. Classes that do not occur keep an offset of zero.
+    """
+    scores, target = torch.from_numpy(logits.astype(np.float64)), torch.from_numpy(truth)
+    counts = np.bincount(truth, minlength=logits.shape[1])
+    weight = torch.from_numpy(len(truth) / (logits.shape[1] * np.maximum(counts, 1)))
+    log_temperature = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    offsets = torch.zeros(logits.shape[1], dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([log_temperature, offsets], max_iter=100)
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        calibrated = scores / log_temperature.exp() + offsets
+        loss = torch.nn.functional.cross_entropy(calibrated, target, weight=weight)
+        loss = loss + _OFFSET_SHRINKAGE * offsets.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    occurring = torch.from_numpy(counts > 0)
+    found = torch.where(occurring, offsets.detach(), torch.zeros_like(offsets))
+    return Calibration(float(log_temperature.detach().exp()), tuple(found.tolist()))
 
 
 def softmax(logits: Array) -> NDArray[np.float64]:

@@ -115,6 +115,8 @@ def _run_jobs(
                 continue
             progress.update(bars[name], completed=epoch + 1, loss=f"loss {loss:.3f}")
             run.log_metrics({f"loss.{name.replace(' ', '_')}": loss}, step=epoch)
+        for bar in bars.values():  # a fold that was read back whole told of no epoch
+            progress.update(bar, completed=plan.epochs)
         return [future.result() for future in futures]
 
 

@@ -158,20 +158,24 @@ class LesionNetwork(nn.Module):
 
 
 class CalibratedLesionNetwork(nn.Module):
-    """The network as it is exported: temperature inside, probabilities out."""
+    """The network as it is exported: calibration inside, probabilities out."""
 
+    offsets: Tensor
     malignant: Tensor
 
-    def __init__(self, network: nn.Module, temperature: float, malignant: Tensor) -> None:
-        """`malignant` [classes] is 1.0 for every malignant label, in label order, and 0.0 for the others."""
+    def __init__(self, network: nn.Module, temperature: float, offsets: Tensor, malignant: Tensor) -> None:
+        """`offsets` [classes] are added to the tempered logits; `malignant` [classes] is 1.0 for every
+        malignant label, in label order, and 0.0 for the others."""
         super().__init__()
         self.network = network
         self.temperature = temperature
+        self.register_buffer("offsets", offsets)
         self.register_buffer("malignant", malignant)
 
     def forward(self, photo: Tensor, clinical: Tensor) -> tuple[Tensor, Tensor]:
         """Give probabilities [N, classes] and the malignancy probability [N]."""
-        probabilities = torch.softmax(self.network(photo, clinical) / self.temperature, dim=1)
+        logits = self.network(photo, clinical) / self.temperature + self.offsets
+        probabilities = torch.softmax(logits, dim=1)
         return probabilities, probabilities @ self.malignant
 
 

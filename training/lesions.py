@@ -98,16 +98,17 @@ def train(args: argparse.Namespace) -> Path:
             run,
             args.quiet,
         )
-        temperature, threshold = operating_point(held_out.full, data)
+        calibration, threshold = operating_point(held_out.full, data)
         malignant = torch.tensor([float(name in data.source.malignant) for name in label_names(data)])
-        scorer = CalibratedLesionNetwork(network, temperature, malignant).eval()
+        offsets = torch.tensor(calibration.offsets, dtype=torch.float32)
+        scorer = CalibratedLesionNetwork(network, calibration.temperature, offsets, malignant).eval()
         model = export_onnx(scorer, plan.size, examples.clinical.shape[1])
         parity = parity_on(scorer, model, examples, recipe, args.seed)
-        settings |= {"commit": current_commit(), "temperature": temperature, "parity": parity}
+        settings |= {"commit": current_commit(), "calibration": asdict(calibration), "parity": parity}
         report = cross_validation_report(held_out, data, args.version)
         write_bundle(out, model, _contract(data, args.version, checksum, recipe, threshold, settings), report)
         run.log_report(report)
-        counts = confusion(held_out.full, data)
+        counts = confusion(calibration.apply(held_out.full), data)
         run.log_figure(confusion_matrix_plot(counts, list(label_names(data)), "out of fold"), "confusion")
         run.log_bundle(out)
     shutil.rmtree(checkpoints)
@@ -222,7 +223,11 @@ def _contract(
             ),
         ),
         outputs=(
-            _tensor("probabilities", ("n", classes), "calibrated probability of each label; sums to 1"),
+            _tensor(
+                "probabilities",
+                ("n", classes),
+                "calibrated probability of each label, were all equally common; sums to 1",
+            ),
             _tensor("malignancy_probability", ("n",), f"sum over {', '.join(source.malignant)}"),
         ),
         labels=source.labels,

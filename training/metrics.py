@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from math import nan, sqrt
+from math import isnan, nan, sqrt
 from typing import Any
 
 import numpy as np
@@ -30,12 +30,10 @@ class Interval:
 
     def as_json(self) -> dict[str, float | int | None]:
         """The figure for metrics.json; NaN becomes null, because JSON has no NaN."""
-        return {key: None if value != value else value for key, value in asdict(self).items()}
+        return {key: None if isnan(value) else value for key, value in asdict(self).items()}
 
 
-def bootstrap_interval(
-    statistic: Statistic, *arrays: Array, groups: Array | None = None, repeats: int = 500, seed: int = 0
-) -> Interval:
+def bootstrap_interval(statistic: Statistic, *arrays: Array, groups: Array | None = None, repeats: int = 500, seed: int = 0) -> Interval:
     """Percentile bootstrap (Efron 1979) of `statistic(*arrays)`; whole groups are drawn where `groups` is given.
 
     All arrays share their first length, n. Draws for which the statistic is undefined (NaN) are left out; with
@@ -93,7 +91,7 @@ def average_precision(truth: Array, score: Array) -> float:
 def macro_auc(truth: Array, probabilities: Array) -> float:
     """Mean one-against-rest AUC over the classes for which it is defined; `truth` holds class indices."""
     per_class = [auc(truth == label, probabilities[:, label]) for label in range(probabilities.shape[1])]
-    defined = [value for value in per_class if value == value]
+    defined = [value for value in per_class if not isnan(value)]
     return float(np.mean(defined)) if defined else nan
 
 
@@ -119,10 +117,7 @@ def expected_calibration_error(correct: Array, confidence: Array, bins: int = 15
         return nan
     which = np.minimum((confidence * bins).astype(int), bins - 1)
     weight = np.bincount(which, minlength=bins)
-    gap = np.abs(
-        np.bincount(which, weights=correct.astype(float), minlength=bins)
-        - np.bincount(which, weights=confidence, minlength=bins)
-    )
+    gap = np.abs(np.bincount(which, weights=correct.astype(float), minlength=bins) - np.bincount(which, weights=confidence, minlength=bins))
     return float(gap.sum() / weight.sum())
 
 
@@ -135,7 +130,5 @@ def metrics_document(
         "bundle": bundle,
         "n": n,
         "metrics": {name: figure.as_json() for name, figure in metrics.items()},
-        "subgroups": {
-            group: {name: figure.as_json() for name, figure in figures.items()} for group, figures in subgroups.items()
-        },
+        "subgroups": {group: {name: figure.as_json() for name, figure in figures.items()} for group, figures in subgroups.items()},
     }

@@ -5,6 +5,7 @@ Negative numbers are missing; the temperature is in tenths of a degree Fahrenhei
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,15 +16,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from inference.acuity import AcuityEncoder
+from inference.acuity import CONSCIOUSNESS, AcuityEncoder
 from inference.case import Consciousness, Sex, Vitals
 from inference.errors import DataError
 
 FILE = Path("nhamcs_ed/visits.csv.gz")
 GROUPS = Path("data/catalogue/complaint_groups.toml")
-COLUMNS = (
-    "YEAR AGE SEX ARREMS TEMPF PULSE BPSYS BPDIAS RESPR POPCT RFV1 NOCHRON TOTCHRON CRITICAL_CARE".split()
-)
+COLUMNS = "YEAR AGE SEX ARREMS TEMPF PULSE BPSYS BPDIAS RESPR POPCT RFV1 NOCHRON TOTCHRON CRITICAL_CARE".split()
 _SEXES: Mapping[int, Sex] = {1: "female", 2: "male"}
 _VITALS = {
     "PULSE": "pulse_per_minute",
@@ -44,7 +43,7 @@ class ComplaintGroups:
     """Code ranges by complaint group and by level of consciousness, codes as integers in tenths (1050.1 is 10501)."""
 
     groups: Mapping[str, Ranges]
-    consciousness: Mapping[str, Ranges]
+    consciousness: Mapping[Consciousness, Ranges]
 
     def of(self, code: int) -> tuple[str, ...]:
         """The groups that a code belongs to."""
@@ -52,7 +51,7 @@ class ComplaintGroups:
 
     def level(self, code: int) -> Consciousness | None:
         """The level of consciousness that a code states, if any."""
-        return next((level for level, ranges in self.consciousness.items() if _is_in(code, ranges)), None)  # type: ignore[return-value]
+        return next((level for level, ranges in self.consciousness.items() if _is_in(code, ranges)), None)
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def load_groups(path: Path = GROUPS) -> ComplaintGroups:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
         return ComplaintGroups(
             {group: tuple(map(_range, codes)) for group, codes in tables["reason_for_visit"].items()},
-            {level: tuple(map(_range, codes)) for level, codes in tables["consciousness"].items()},
+            {level: tuple(map(_range, tables["consciousness"].get(level, ()))) for level in CONSCIOUSNESS},
         )
     except (OSError, tomllib.TOMLDecodeError, KeyError, ValueError) as error:
         raise DataError(f"{path} does not give code ranges by complaint group: {error}") from error
@@ -114,7 +113,7 @@ def read_visits(path: Path, groups: ComplaintGroups) -> Visits:
         strict=True,
     ):
         named, level = of_code[int(code)]
-        known = {vital: value for vital, value in zip(_VITALS.values(), values, strict=True) if value == value}
+        known = {vital: value for vital, value in zip(_VITALS.values(), values, strict=True) if not math.isnan(value)}
         vitals = Vitals.model_construct(None, consciousness=level, **known)
         ambulance = None if arrived < 0 else arrived == 1
         visits.append(Visit(age, _SEXES.get(sex, "unknown"), ambulance, None if chronic < 0 else int(chronic), vitals, named))
@@ -174,5 +173,3 @@ def _tenths(code: str) -> int:
 
 def _is_in(code: int, ranges: Ranges) -> bool:
     return any(first <= code <= last for first, last in ranges)
-
-
