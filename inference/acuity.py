@@ -34,6 +34,7 @@ _FULL_SPO2 = 100.0
 _UNKNOWN_AGE_YEARS = 40.0
 
 CONSCIOUSNESS: Mapping[Consciousness, int] = {"A": 0, "C": 1, "V": 2, "P": 3, "U": 4}
+NOT_ALERT_GROUP = "altered_consciousness"  # the complaint group that a measured level below alert opens
 AGE_HINGES_YEARS = (20, 45, 65, 80)
 # Each deviation with its cap and its share in the strain: the points, linear up to the cap, that it adds.
 _STRAIN = {"pulse_above": (100.0, 5.0), "systolic_below": (60.0, 5.0), "breaths_above": (150.0, 5.0), "spo2_below": (30.0, 7.5), "celsius_below": (4.0, 4.0), "celsius_above": (4.0, 4.0)}  # fmt: skip
@@ -43,6 +44,15 @@ _CHRONIC_ASKED_FROM = 3  # so many chronic conditions denied: the rest was asked
 
 _VITALS = ("breaths", "spo2", "systolic", "diastolic", "pulse", "celsius")
 DEVIATIONS = tuple(f"{vital}_{side}" for vital in _VITALS for side in ("below", "above") if (vital, side) != ("spo2", "above"))
+# Ramps from 0 at the first deviation to 1 at the second, flat on either side: where risk begins to rise, and where it is full.
+RAMPS = (
+    ("breaths_below", 20.0, 50.0), ("breaths_above", 10.0, 40.0), ("breaths_above", 40.0, 100.0),
+    ("spo2_below", 3.0, 7.0), ("spo2_below", 7.0, 12.0),
+    ("systolic_below", 5.0, 20.0), ("systolic_below", 20.0, 40.0), ("systolic_above", 20.0, 60.0),
+    ("diastolic_below", 10.0, 30.0), ("diastolic_below", 30.0, 50.0), ("diastolic_above", 20.0, 60.0),
+    ("pulse_below", 20.0, 45.0), ("pulse_above", 20.0, 50.0), ("pulse_above", 50.0, 90.0),
+    ("celsius_below", 0.5, 1.5), ("celsius_above", 0.5, 1.5), ("celsius_above", 1.5, 3.0),
+)  # fmt: skip
 # Columns that say who the patient is and what was not measured, then those that grow with a worse vital.
 BASE_COLUMNS = (
     "age_years", *(f"age_over_{years}" for years in AGE_HINGES_YEARS), "child", "age_unknown", "female", "sex_unknown",
@@ -51,7 +61,7 @@ BASE_COLUMNS = (
 )  # fmt: skip
 VITAL_COLUMNS = (
     *(f"{name}_log_{who}" for who in ("adult", "child") for name in DEVIATIONS),
-    *(f"{name}_root" for name in DEVIATIONS),
+    *(f"{name}_from_{start:g}" for name, start, _ in RAMPS),
     "shock_log", "strain_adult", "strain_child", "strain_squared", "strain_by_age", "strain_by_chronic", "strain_in_ambulance",
     "not_alert", "consciousness", "on_oxygen",
 )  # fmt: skip
@@ -120,11 +130,13 @@ class AcuityEncoder:
             float(sex == "female"), float(sex == "unknown"), ambulance, float(by_ambulance is None),
             float(chronic), float(is_chronic_asked), chronic * decades,
             *unmeasured, float(vitals.consciousness is None), sum(unmeasured),
-            *(nothing if is_child else logs), *(logs if is_child else nothing), *(math.sqrt(v) for v in deviations),
+            *(nothing if is_child else logs), *(logs if is_child else nothing), *_ramps(deviations),
             math.log1p(deviations[_PULSE_ABOVE] + deviations[_SYSTOLIC_BELOW]), 0.0 if is_child else strain, strain if is_child else 0.0, strain * strain, strain * decades, strain * chronic,
             strain * ambulance, float(level > 0), float(level), float(vitals.on_oxygen is True),
         ]  # fmt: skip
         row += [0.0] * (len(self.names) - len(row))
+        if level and NOT_ALERT_GROUP in self._place_of_group:
+            groups = {*groups, NOT_ALERT_GROUP}
         for group in groups:
             place = self._place_of_group[group]
             row[place : place + len(_GROUP_TERMS)] = (1.0, decades, float(chronic), ambulance, strain)
@@ -210,6 +222,7 @@ def _deviations(vitals: Vitals, age_years: float) -> tuple[list[float], list[flo
     return deviations, unmeasured
 
 
+_RAMP_TERMS = tuple((DEVIATIONS.index(name), start, 1 / (full - start)) for name, start, full in RAMPS)
 _PULSE_ABOVE, _SYSTOLIC_BELOW = DEVIATIONS.index("pulse_above"), DEVIATIONS.index("systolic_below")
 _STRAIN_TERMS = tuple((DEVIATIONS.index(name), cap, points / cap) for name, (cap, points) in _STRAIN.items())
 
@@ -219,5 +232,12 @@ def _strain(deviations: Sequence[float], level: int, on_oxygen: bool | None) -> 
     total = _STRAIN_NOT_ALERT * (level > 0) + _STRAIN_ON_OXYGEN * (on_oxygen is True)
     for place, cap, weight in _STRAIN_TERMS:
         value = deviations[place]
-        total += weight * (value if value < cap else cap)
+        total += weight * (min(value, cap))
     return total
+
+
+def _ramps(deviations: Sequence[float]) -> list[float]:
+    """The ramps, in order, each in [0, 1]."""
+    return [
+        0.0 if deviations[place] <= start else min(1.0, (deviations[place] - start) * slope) for place, start, slope in _RAMP_TERMS
+    ]

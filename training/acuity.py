@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.progress import Progress
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from inference.acuity import AcuityEncoder
+from inference.acuity import NOT_ALERT_GROUP, AcuityEncoder
 from inference.bundle import Contract, DataSource, Label, TensorSpec
 from inference.errors import DataError
 from training import acuity_evaluation, ktas, nhamcs
@@ -127,7 +127,7 @@ def chronic_codes(catalogue: Catalogue) -> list[str]:
 def rising_columns(encoder: AcuityEncoder, catalogue: Catalogue) -> NDArray[np.bool_]:
     """The columns that a worse vital may raise: the vitals' own, and those of findings that are read off a vital."""
     measured = [catalogue.findings[rule["finding"]] for rule in catalogue.reading.get("measured", ())]
-    groups, codes = {table["group"] for table in measured}, {table["code"] for table in measured}
+    groups, codes = {table["group"] for table in measured} | {NOT_ALERT_GROUP}, {table["code"] for table in measured}
     of_groups = {f"{group}{term}" for group in groups for term in ("", *_PRODUCTS)}
     rising = encoder.rising | of_groups | codes
     return np.array([name in rising for name in encoder.names])

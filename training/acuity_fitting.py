@@ -37,25 +37,25 @@ class Linear:
 def fit_logistic(
     rows: Array, truth: Array, penalty: Array, is_rising: Array, weights: Array | None = None, iterations: int = 300
 ) -> Linear:
-    """Minimise the weighted log loss plus `penalty` / 2 times the squared weights of the standardised columns.
+    """In the precision of `rows`, minimise the weighted log loss plus `penalty` / 2 times the squared weights of the standardised columns.
 
     `is_rising` marks the columns whose weight must be at least 0. A constant column gets no weight.
     """
     share = np.ones(len(truth)) if weights is None else np.asarray(weights, dtype=np.float64)
     total = share.sum()
     mean = np.average(rows, axis=0, weights=share)
-    centred = (rows - mean.astype(np.float32)).astype(np.float32)
+    centred = rows - mean.astype(rows.dtype)
     spread = np.sqrt(np.average(centred**2, axis=0, weights=share))
     spread = np.where(spread < 1e-6, np.inf, spread)
-    centred /= spread.astype(np.float32)
-    target, share32 = truth.astype(np.float32), (share / total).astype(np.float32)
+    centred /= spread.astype(rows.dtype)
+    target, part = truth.astype(rows.dtype), (share / total).astype(rows.dtype)
     ridge = penalty / total
 
     def loss(point: Array) -> tuple[float, Array]:
-        point32 = point.astype(np.float32)
-        logit = centred @ point32[1:] + point32[0]
-        miss = share32 * (sigmoid(logit) - target)
-        value = float((share32 * (np.logaddexp(0, logit) - target * logit)).sum()) + 0.5 * float((ridge * point[1:]) @ point[1:])
+        here = point.astype(rows.dtype)
+        logit = centred @ here[1:] + here[0]
+        miss = part * (sigmoid(logit) - target)
+        value = float((part * (np.logaddexp(0, logit) - target * logit)).sum()) + 0.5 * float((ridge * point[1:]) @ point[1:])
         gradient = np.concatenate([[miss.sum()], miss @ centred + ridge * point[1:]])
         return _LOSS_SCALE * value, _LOSS_SCALE * gradient.astype(np.float64)
 

@@ -93,7 +93,7 @@ def head_columns(encoder: AcuityEncoder) -> list[int]:
 
 def fit_head(rows: Array, critical_logit: Array, truth: Array, columns: list[int], is_rising: Array) -> tuple[Linear, float]:
     """The head over all features, and the weight, at least 0, of the critical outcome's logit."""
-    inputs = np.column_stack([rows[:, columns], critical_logit]).astype(np.float32)
+    inputs = np.column_stack([rows[:, columns].astype(np.float64), critical_logit])
     penalty = np.append(np.full(len(columns), PENALTY), CRITICAL_PENALTY)
     line = fit_logistic(inputs, truth, penalty, np.append(is_rising[columns], True))
     weights = np.zeros(rows.shape[1])

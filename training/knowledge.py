@@ -170,16 +170,20 @@ def _probability(evidence: Mapping[str, Any], value: str, listed: Mapping[str, f
 
 
 def _log_demographics(labels: tuple[str, ...], statistics: Mapping[str, Any]) -> Floats:
-    """log P(condition | age band, sex), up to a constant; unknown age or sex averages over the known ones."""
+    """log of prior times the multipliers of age band and sex; unknown age or sex averages over the known ones.
+
+    A condition's multipliers are scaled so that they average 1 over the population: they say who has the condition,
+    the prior says how often it is seen.
+    """
     table = np.empty((DEMOGRAPHICS, len(labels)))
+    total = sum(statistics[label]["prior"] for label in labels)
     for column, label in enumerate(labels):
         entry = statistics[label]
         ages = np.array([entry.get("age", {}).get(band, 1.0) for band in AGE_BANDS])
         ages = np.append(ages, float(ages @ BAND_SHARES))
         sexes = np.array([entry.get("sex", {}).get(sex, 1.0) for sex in SEXES[:2]])
         sexes = np.append(sexes, sexes.mean())
-        table[:, column] = (entry["prior"] * np.outer(ages, sexes)).ravel()
-    table /= table.sum(axis=1, keepdims=True)
+        table[:, column] = (entry["prior"] / total * np.outer(ages / ages[-1], sexes / sexes[-1])).ravel()
     return np.log(np.maximum(table, _NEVER * table.max(axis=1, keepdims=True)))
 
 
