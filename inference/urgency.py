@@ -100,8 +100,8 @@ def raises_from_lesion(malignancy_probability: float, threshold: float) -> list[
         Raise(
             4,
             "lesions",
-            f"lesion model: {_natural(malignancy_probability)} such photos show a skin cancer",
-            f"جلد کا ماڈل: ایسی تصاویر میں {_natural_ur(malignancy_probability)} میں جلد کا کینسر ہوتا ہے",
+            "lesion model: the photo is above the point from which a dermatologist must look for skin cancer",
+            "جلد کا ماڈل: تصویر اس حد سے اوپر ہے جہاں ماہرِ جلد کو کینسر کے لیے دیکھنا ضروری ہے",
         )
     ]
 

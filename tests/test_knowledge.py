@@ -56,31 +56,36 @@ def test_what_a_condition_does_not_list_falls_back(tiny_release):
 
 
 def test_priors_and_demographics_are_bayes_rule_on_the_multipliers(tiny_release):
-    """Flu 0.2 against cold 0.8: women have 3 times the cold's multiplier of men, newborns no flu."""
+    """Flu 0.2 against cold 0.8: women have 3 times the cold's multiplier of men, newborns (3 % of patients) no flu."""
     knowledge = load_knowledge(tiny_release)
     assert knowledge.prior.tolist() == [0.2, 0.8]
     table = knowledge.log_demographics
     assert table.shape == (DEMOGRAPHICS, 2)
-    assert np.exp(table).sum(axis=1) == pytest.approx(np.ones(DEMOGRAPHICS), abs=1e-5)
     woman, man, unknown = (table[demographic_index(30, sex)] for sex in ("female", "male", "unknown"))
-    assert woman == pytest.approx([log(0.2 / 2.6), log(2.4 / 2.6)])
-    assert man == pytest.approx([log(0.2), log(0.8)])
-    assert unknown == pytest.approx([log(0.2 / 1.8), log(1.6 / 1.8)])
+    assert woman == pytest.approx([log(0.2 / 0.97), log(0.8 * 1.5)])
+    assert man == pytest.approx([log(0.2 / 0.97), log(0.8 * 0.5)])
+    assert unknown == pytest.approx([log(0.2 / 0.97), log(0.8)])
+
+
+def test_the_multipliers_redistribute_and_do_not_change_how_often_a_condition_is_seen(tiny_release):
+    """Averaged over the population's age bands and both sexes, each condition keeps its prior."""
+    knowledge = load_knowledge(tiny_release)
+    known = np.exp(knowledge.log_demographics).reshape(-1, 3, 2)[:-1, :2]
+    assert (known * BAND_SHARES[:, None, None] / 2).sum(axis=(0, 1)) == pytest.approx(knowledge.prior, abs=1e-6)
 
 
 def test_what_cannot_be_at_an_age_is_very_unlikely_and_not_impossible(tiny_release):
     """An age can be typed wrong: a millionth of the leading condition's prior stays."""
     table = load_knowledge(tiny_release).log_demographics
     newborn = table[demographic_index(0.01, "male")]
-    assert newborn == pytest.approx([log(1e-6), 0.0])
+    assert newborn == pytest.approx([log(0.4e-6), log(0.4)])
 
 
 def test_an_unknown_age_averages_over_the_bands(tiny_release):
-    """Flu's multiplier is 1 everywhere but 0 for newborns, who are 3 % of patients."""
+    """With the age unknown, each condition is as likely as its prior and sex say."""
     assert BAND_SHARES.sum() == pytest.approx(1)
     table = load_knowledge(tiny_release).log_demographics
-    flu, cold = np.exp(table[demographic_index(None, "male")])
-    assert flu / cold == pytest.approx(0.2 * 0.97 / 0.8)
+    assert np.exp(table[demographic_index(None, "male")]) == pytest.approx([0.2, 0.4])
 
 
 def test_a_folder_that_is_neither_kind_is_refused(tmp_path):
