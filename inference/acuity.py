@@ -36,10 +36,8 @@ _UNKNOWN_AGE_YEARS = 40.0
 CONSCIOUSNESS: Mapping[Consciousness, int] = {"A": 0, "C": 1, "V": 2, "P": 3, "U": 4}
 NOT_ALERT_GROUP = "altered_consciousness"  # the complaint group that a measured level below alert opens
 AGE_HINGES_YEARS = (20, 45, 65, 80)
-# Each deviation with its cap and its share in the strain: the points, linear up to the cap, that it adds.
-_STRAIN = {"pulse_above": (100.0, 5.0), "systolic_below": (60.0, 5.0), "breaths_above": (150.0, 5.0), "spo2_below": (30.0, 7.5), "celsius_below": (4.0, 4.0), "celsius_above": (4.0, 4.0)}  # fmt: skip
-_STRAIN_NOT_ALERT = 3.0
-_STRAIN_ON_OXYGEN = 2.0
+_STRAIN_NOT_ALERT = 2.0  # as much as one vital that is as far off as its ramps reach
+_STRAIN_ON_OXYGEN = 1.0
 _CHRONIC_ASKED_FROM = 3  # so many chronic conditions denied: the rest was asked too
 
 _VITALS = ("breaths", "spo2", "systolic", "diastolic", "pulse", "celsius")
@@ -56,13 +54,15 @@ RAMPS = (
 # Columns that say who the patient is and what was not measured, then those that grow with a worse vital.
 BASE_COLUMNS = (
     "age_years", *(f"age_over_{years}" for years in AGE_HINGES_YEARS), "child", "age_unknown", "female", "sex_unknown",
-    "ambulance", "arrival_unknown", "chronic", "chronic_asked", "chronic_by_age",
-    *(f"{vital}_unmeasured" for vital in _VITALS), "consciousness_unmeasured", "unmeasured",
+    "ambulance", "arrival_unknown", "age_in_ambulance", "chronic", "chronic_asked", "chronic_by_age", "chronic_in_ambulance",
+    "any_chronic",
+    *(f"{vital}_unmeasured" for vital in _VITALS), "consciousness_unmeasured", "unmeasured", "unmeasured_by_age",
+    "unmeasured_in_ambulance",
 )  # fmt: skip
 VITAL_COLUMNS = (
     *(f"{name}_log_{who}" for who in ("adult", "child") for name in DEVIATIONS),
     *(f"{name}_from_{start:g}" for name, start, _ in RAMPS),
-    "shock_log", "strain_adult", "strain_child", "strain_squared", "strain_by_age", "strain_by_chronic", "strain_in_ambulance",
+    "shock_log", "strain_adult", "strain_child", "strain_squared", "strain_to_1", "strain_1_to_3", "strain_3_to_6", "strain_by_age", "strain_by_chronic", "strain_in_ambulance",
     "not_alert", "consciousness", "on_oxygen",
 )  # fmt: skip
 _GROUP_TERMS = ("", "_by_age", "_by_chronic", "_in_ambulance", "_by_strain")
@@ -122,16 +122,20 @@ class AcuityEncoder:
         decades, is_child, ambulance = age / 10, age < _ADULT_YEARS, float(by_ambulance is True)
         deviations, unmeasured = _deviations(vitals, age)
         level = CONSCIOUSNESS[vitals.consciousness] if vitals.consciousness else 0
-        strain = _strain(deviations, level, vitals.on_oxygen)
+        ramps, missing = _ramps(deviations), sum(unmeasured)
+        # How much the vitals deviate together: a sum as in an early warning score, but continuous.
+        strain = sum(ramps) + _STRAIN_NOT_ALERT * (level > 0) + _STRAIN_ON_OXYGEN * (vitals.on_oxygen is True)
         logs = [math.log1p(value) for value in deviations]
         nothing = [0.0] * len(logs)
         row = [
             age, *(max(0.0, age - years) for years in AGE_HINGES_YEARS), float(is_child), float(age_years is None),
-            float(sex == "female"), float(sex == "unknown"), ambulance, float(by_ambulance is None),
+            float(sex == "female"), float(sex == "unknown"), ambulance, float(by_ambulance is None), ambulance * decades,
             float(chronic), float(is_chronic_asked), chronic * decades,
-            *unmeasured, float(vitals.consciousness is None), sum(unmeasured),
-            *(nothing if is_child else logs), *(logs if is_child else nothing), *_ramps(deviations),
-            math.log1p(deviations[_PULSE_ABOVE] + deviations[_SYSTOLIC_BELOW]), 0.0 if is_child else strain, strain if is_child else 0.0, strain * strain, strain * decades, strain * chronic,
+            chronic * ambulance, float(chronic > 0),
+            *unmeasured, float(vitals.consciousness is None), missing, missing * decades, missing * ambulance,
+            *(nothing if is_child else logs), *(logs if is_child else nothing), *ramps,
+            math.log1p(deviations[_PULSE_ABOVE] + deviations[_SYSTOLIC_BELOW]), 0.0 if is_child else strain, strain if is_child else 0.0, strain * strain,
+            min(strain, 1.0), min(max(strain - 1.0, 0.0), 2.0), min(max(strain - 3.0, 0.0), 3.0), strain * decades, strain * chronic,
             strain * ambulance, float(level > 0), float(level), float(vitals.on_oxygen is True),
         ]  # fmt: skip
         row += [0.0] * (len(self.names) - len(row))
@@ -224,16 +228,6 @@ def _deviations(vitals: Vitals, age_years: float) -> tuple[list[float], list[flo
 
 _RAMP_TERMS = tuple((DEVIATIONS.index(name), start, 1 / (full - start)) for name, start, full in RAMPS)
 _PULSE_ABOVE, _SYSTOLIC_BELOW = DEVIATIONS.index("pulse_above"), DEVIATIONS.index("systolic_below")
-_STRAIN_TERMS = tuple((DEVIATIONS.index(name), cap, points / cap) for name, (cap, points) in _STRAIN.items())
-
-
-def _strain(deviations: Sequence[float], level: int, on_oxygen: bool | None) -> float:
-    """How much the vitals deviate together, in points: a sum as in an early warning score, but continuous."""
-    total = _STRAIN_NOT_ALERT * (level > 0) + _STRAIN_ON_OXYGEN * (on_oxygen is True)
-    for place, cap, weight in _STRAIN_TERMS:
-        value = deviations[place]
-        total += weight * (min(value, cap))
-    return total
 
 
 def _ramps(deviations: Sequence[float]) -> list[float]:

@@ -15,7 +15,9 @@ from inference.worklist import duration
 def print_assessment(assessment: Assessment, case: Case, console: Console) -> None:
     """Print one case's assessment, most important first."""
     line = _Lines(console)
-    line.title(f"{assessment.case_id}: level {assessment.level} {assessment.level_name}, to be seen within {duration(assessment.wait_cap_minutes)}")
+    line.title(
+        f"{assessment.case_id}: level {assessment.level} {assessment.level_name}, to be seen within {duration(assessment.wait_cap_minutes)}"
+    )
     line.item("scored by", assessment.scored_by)
     line.items("red flags", assessment.red_flags)
     line.items("why", [reason.text for reason in assessment.reasons if reason.kind in ("rule", "referrer", "model", "policy")])
@@ -26,17 +28,26 @@ def print_assessment(assessment: Assessment, case: Case, console: Console) -> No
     line.items("could change it", [reason.text for reason in assessment.reasons if reason.kind == "could_change"])
     if assessment.emergency_probability is not None:
         line.item("emergency probability", f"{100 * assessment.emergency_probability:.0f} %")
-    line.items("differential", [f"{100 * one.probability:3.0f} %  {one.name_en} ({one.icd10}), severity {one.severity}" for one in assessment.differential])
+    line.items(
+        "differential",
+        [f"{100 * one.probability:3.0f} %  {one.name_en} ({one.icd10}), severity {one.severity}" for one in assessment.differential],
+    )
     if assessment.prediction_set:
         line.item("90 % set", f"{len(assessment.prediction_set)} conditions")
     line.items("findings for", _texts(assessment, "for"))
     line.items("findings against", _texts(assessment, "against"))
     if assessment.lesion:
-        line.item("photo", f"{assessment.lesion.photo}: {assessment.lesion.label}, malignant {100 * assessment.lesion.malignancy_probability:.0f} %")
+        line.item(
+            "photo",
+            f"{assessment.lesion.photo}: {assessment.lesion.label}, malignant {100 * assessment.lesion.malignancy_probability:.0f} %",
+        )
     line.item("specialty", assessment.specialty)
     line.items("not understood", assessment.not_understood if case.complaint else ())
     line.items("for review", assessment.review.why)
-    line.item("bundles", ", ".join(f"{task} {name.version} ({name.sha256[:12]})" for task, name in assessment.provenance.bundles.items()) or "none")
+    line.item(
+        "bundles",
+        ", ".join(f"{task} {name.version} ({name.sha256[:12]})" for task, name in assessment.provenance.bundles.items()) or "none",
+    )
     console.print(assessment.notice, style="italic", highlight=False)
 
 

@@ -76,9 +76,7 @@ class LesionModel:
             words = {str(word): str(site) for word, site in contract.vocabulary["body_site"]["words"].items()}
             features = tuple(contract.vocabulary["clinical_features"])
         except (KeyError, TypeError, AttributeError) as error:
-            raise BundleError(
-                f"{contract.task} {contract.version}: the vocabulary lacks body_site; export again"
-            ) from error
+            raise BundleError(f"{contract.task} {contract.version}: the vocabulary lacks body_site; export again") from error
         if features != clinical_features(sites):
             raise BundleError(
                 f"{contract.task} {contract.version} was trained on other clinical features than this "
@@ -113,9 +111,7 @@ class LesionModel:
             opened = open_photo(path, REDUCTION_RESERVE * self._recipe.size)
             pixels = photo_pixels(opened.image, self._recipe.size, self._recipe.geometry)
             clinical = encode_clinical(request.photo, request.age_years, self._sites, self._words)
-            outputs = self._bundle.run(
-                {"photo": normalise(pixels[None], self._recipe), "clinical": clinical[None]}
-            )
+            outputs = self._bundle.run({"photo": normalise(pixels[None], self._recipe), "clinical": clinical[None]})
         except (PhotoError, BundleError) as error:
             return LesionFailure(str(error))
         row, malignancy = outputs["probabilities"][0], float(outputs["malignancy_probability"][0])
@@ -132,6 +128,4 @@ class LesionModel:
     def _notes(self, photo: Photo) -> tuple[str, ...]:
         if photo.body_site is None or read_site(photo.body_site, self._words) is not None:
             return ()
-        return (
-            f"body_site was not understood and counts as unknown; the model knows {', '.join(self._sites)}",
-        )
+        return (f"body_site was not understood and counts as unknown; the model knows {', '.join(self._sites)}",)

@@ -58,16 +58,8 @@ class PhotoRecipe:
             mean, std = (tuple(float(value) for value in preprocessing[key]) for key in ("mean", "std"))
             size, geometry = int(preprocessing["size"]), preprocessing["geometry"]
         except (KeyError, TypeError, ValueError) as error:
-            raise BundleError(
-                "the contract's preprocessing lacks size, geometry, mean or std; export again"
-            ) from error
-        if (
-            geometry not in ("squash", "centre_crop")
-            or len(mean) != 3
-            or len(std) != 3
-            or size < 1
-            or min(std) <= 0
-        ):
+            raise BundleError("the contract's preprocessing lacks size, geometry, mean or std; export again") from error
+        if geometry not in ("squash", "centre_crop") or len(mean) != 3 or len(std) != 3 or size < 1 or min(std) <= 0:
             raise BundleError("the contract's preprocessing is not one that this version knows; export again")
         return cls(size, geometry, mean, std)
 
@@ -84,9 +76,7 @@ def photo_path(folder: Path, path: str) -> Path:
     """The place of a case's photo. Raises PhotoError when it would lie outside `folder`."""
     relative = Path(path)
     if relative.is_absolute() or ".." in relative.parts:
-        raise PhotoError(
-            f"{relative.name}: the photo lies outside the photo folder; put it there and name it from there"
-        )
+        raise PhotoError(f"{relative.name}: the photo lies outside the photo folder; put it there and name it from there")
     return folder / relative
 
 
@@ -101,16 +91,13 @@ def open_photo(path: Path, least_side: int | None = None) -> OpenedPhoto:
     if not path.is_file():
         raise PhotoError(f"{name}: there is no such photo in the photo folder; send it again")
     if path.stat().st_size > BYTES_LIMIT:
-        raise PhotoError(
-            f"{name}: the file is over {BYTES_LIMIT // 2**20} MiB; send it as a JPEG of lower resolution"
-        )
+        raise PhotoError(f"{name}: the file is over {BYTES_LIMIT // 2**20} MiB; send it as a JPEG of lower resolution")
     try:
         with _identified(path) as image:
             width, height = image.size
             if width * height > PIXELS_LIMIT:
-                raise PhotoError(
-                    f"{name}: {width} x {height} pixels are over {PIXELS_LIMIT // 10**6} megapixels; "
-                    "send it at a lower resolution"
+                raise PhotoError(  # noqa: TRY301 (one place turns decoder errors into PhotoError)
+                    f"{name}: {width} x {height} pixels are over {PIXELS_LIMIT // 10**6} megapixels; send it at a lower resolution"
                 )
             if least_side is not None:
                 image.draft("RGB", (least_side, least_side))
@@ -118,13 +105,9 @@ def open_photo(path: Path, least_side: int | None = None) -> OpenedPhoto:
     except PhotoError:
         raise
     except UnidentifiedImageError as error:
-        raise PhotoError(
-            f"{name}: this is not a JPEG, PNG or WebP photo; convert it to JPEG and send it again"
-        ) from error
+        raise PhotoError(f"{name}: this is not a JPEG, PNG or WebP photo; convert it to JPEG and send it again") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise PhotoError(
-            f"{name}: the photo has far too many pixels; send it at a lower resolution"
-        ) from error
+        raise PhotoError(f"{name}: the photo has far too many pixels; send it at a lower resolution") from error
     except Exception as error:  # broken files make Pillow's decoders raise nearly any class
         raise PhotoError(f"{name}: the photo is broken or was cut short; take or send it again") from error
 
@@ -145,9 +128,7 @@ def normalise(pixels: NDArray[np.uint8], recipe: PhotoRecipe) -> NDArray[np.floa
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
 
-def encode_clinical(
-    photo: Photo, age_years: float | None, sites: Sequence[str], words: Mapping[str, str]
-) -> NDArray[np.float32]:
+def encode_clinical(photo: Photo, age_years: float | None, sites: Sequence[str], words: Mapping[str, str]) -> NDArray[np.float32]:
     """The eight clinical fields as numbers [2 + sites + 12]; an unknown field is all zeros, never a "no".
 
     `sites` are the body sites that the model learned, in order; `words` maps a lower-case word to one of

@@ -1,4 +1,4 @@
-"""The photo gate: can this photo be read at all, and if not, what should the health worker do?
+"""The photo gate: whether a photo can be read at all, and if not, what the health worker should do.
 
 Works on a small copy of the photo, so that it costs about a millisecond. It knows nothing of files, models or
 diagnoses. A photo that fails is still scored; the caller decides what a failed gate means.

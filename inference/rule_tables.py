@@ -217,10 +217,7 @@ class _IittTable:
             leaf = _Leaf(name, is_finding=True, test=_finding_test(name))
             return _Node(leaf.test, (leaf,))
         if name not in self._components:
-            raise PolicyError(
-                f"iitt.toml: found {name!r}, expected a finding code (F_...) or one of its components: "
-                "correct the name"
-            )
+            raise PolicyError(f"iitt.toml: found {name!r}, expected a finding code (F_...) or one of its components: correct the name")
         part = self._components[name]
         if "fact" in part:
             leaf = _Leaf(part["fact"], is_finding=False, test=_fact_test(part))
@@ -383,9 +380,7 @@ class _News2Table:
 def _points(part: Mapping[str, Any]) -> Callable[[Any], int]:
     """The points of one vital: by choice, or by the first limit that the value is beyond."""
     if "choices" in part:
-        choices: dict[Any, int] = {
-            {"no": False, "yes": True}.get(key, key): value for key, value in part["choices"].items()
-        }
+        choices: dict[Any, int] = {{"no": False, "yes": True}.get(key, key): value for key, value in part["choices"].items()}
         return choices.__getitem__
     low: list[tuple[float, int]] = [(row["below"], row["points"]) for row in part.get("low", ())]
     high: list[tuple[float, int]] = [(row["above"], row["points"]) for row in part.get("high", ())]
@@ -416,6 +411,7 @@ class RuleTables(NamedTuple):
 
 @lru_cache(maxsize=1)
 def rule_tables() -> RuleTables:
+    """Both tables, read and compiled on first use."""
     folder = resources.files("inference")
     texts = [(folder / name).read_text(encoding="utf-8") for name in ("news2.toml", "iitt.toml")]
     news2, iitt = (tomllib.loads(text) for text in texts)

@@ -20,7 +20,6 @@ RED_LEVELS = (1, 2)
 _read_vitals = attrgetter(*VITALS)
 
 
-
 @dataclass(frozen=True, slots=True)
 class UnknownVital:
     """An unmeasured vital that by itself could raise the level, at worst as far as `could_reach_level`."""

@@ -167,9 +167,7 @@ class SymptomModel:
             n_findings=len(read.findings),
         )
 
-    def _contributions(
-        self, evidence: NDArray[np.float32], contributions: NDArray[np.float32]
-    ) -> tuple[Contribution, ...]:
+    def _contributions(self, evidence: NDArray[np.float32], contributions: NDArray[np.float32]) -> tuple[Contribution, ...]:
         """The strongest findings for and against, strongest first; of a chosen value only the chosen slot speaks."""
         chosen = [
             place

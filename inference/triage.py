@@ -136,7 +136,7 @@ class Triage:
         if model is None:
             return
         telling = [part for part in parts if _has_vitals(part.read.case) or part.read.findings]
-        pairs = [(part.read.case, part.read.stated) for part in telling]
+        pairs = [(part.read.case, part.read.findings) for part in telling]
         for part, score in zip(telling, _each_or_none(model.score_cases, pairs), strict=True):
             part.acuity = score
             if score is None:
@@ -191,9 +191,7 @@ class Triage:
 
     def _raises(self, part: _Parts) -> list[Raise]:
         """Everything that holds the level up: rules, the referrer, the models, and what is missing."""
-        raises = [
-            Raise(rule.level, f"rule {rule.table}", rule.text_en, rule.text_ur) for rule in part.floor.fired
-        ]
+        raises = [Raise(rule.level, f"rule {rule.table}", rule.text_en, rule.text_ur) for rule in part.floor.fired]
         raises += raise_from_priority(part.read.case.priority, self.policy)
         models = self.models
         if part.acuity and models.acuity:
@@ -205,7 +203,14 @@ class Triage:
                 raises += raises_from_lesion(lesion.malignancy_probability, models.lesions.malignancy_threshold)
         scored = _scored_by(part)
         if scored == "nothing" or _is_unread(part):
-            raises.append(Raise(self.policy.unscored.unreadable, "policy", "what was sent could not be read: a person must look", "جو بھیجا گیا وہ پڑھا نہ جا سکا: کسی فرد کا دیکھنا ضروری ہے"))
+            raises.append(
+                Raise(
+                    self.policy.unscored.unreadable,
+                    "policy",
+                    "what was sent could not be read: a person must look",
+                    "جو بھیجا گیا وہ پڑھا نہ جا سکا: کسی فرد کا دیکھنا ضروری ہے",
+                )
+            )
         elif scored == "rules alone":
             raises.append(Raise(self.policy.unscored.rules_only, "policy", "no model scored this case", "کسی ماڈل نے یہ کیس نہیں جانچا"))
         return raises

@@ -38,9 +38,7 @@ def decide_level(raises: Sequence[Raise]) -> Urgency:
     return Urgency(ordered[0].level if ordered else LEAST_URGENT, ordered)
 
 
-def raises_from_acuity(
-    critical_probability: float, emergency_probability: float, thresholds: Mapping[str, float]
-) -> list[Raise]:
+def raises_from_acuity(critical_probability: float, emergency_probability: float, thresholds: Mapping[str, float]) -> list[Raise]:
     """What the acuity model supports.
 
     `critical_level_2` and `emergency_level_3` are probabilities at or above which the level is at least 2 and 3;

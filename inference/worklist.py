@@ -20,9 +20,7 @@ _SHOWN_REASONS = 2
 _MINUTES_PER_HOUR, _MINUTES_PER_DAY = 60, 1440
 
 
-def print_worklist(
-    assessments: Sequence[Assessment], cases: Mapping[str, Case], now: datetime, console: Console
-) -> None:
+def print_worklist(assessments: Sequence[Assessment], cases: Mapping[str, Case], now: datetime, console: Console) -> None:
     """One row a case, in rank order: level, wait against its cap, who, complaint, why, likely, review."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, expand=True)
     table.add_column("#", justify="right", no_wrap=True)

@@ -60,13 +60,9 @@ def contract(**changes: Any) -> Contract:
         "version": "0.0.1",
         "created": "2026-11-22T00:00:00+00:00",
         "model_sha256": "0" * 64,
-        "inputs": tuple(
-            TensorSpec(name=name, dtype="float32", shape=("n",), meaning=name)
-            for name in ("photo", "clinical")
-        ),
+        "inputs": tuple(TensorSpec(name=name, dtype="float32", shape=("n",), meaning=name) for name in ("photo", "clinical")),
         "outputs": tuple(
-            TensorSpec(name=name, dtype="float32", shape=("n",), meaning=name)
-            for name in ("probabilities", "malignancy_probability")
+            TensorSpec(name=name, dtype="float32", shape=("n",), meaning=name) for name in ("probabilities", "malignancy_probability")
         ),
         "labels": tuple(Label(name=name, name_en=name) for name in LABELS),
         "intended_use": "tests",
@@ -115,9 +111,7 @@ def test_answers_come_in_order_with_failures_in_their_place(tmp_path: Path, thre
 def test_a_score_names_its_labels_and_its_quality(tmp_path: Path) -> None:
     """Probabilities carry label names, the most probable one leads, and the gate's verdict is there."""
     save_skin(tmp_path / "a.png", 200)
-    (score,) = lesion_model().score(
-        [LesionRequest(Photo(path="a.png", itch=True, body_site="arm"), tmp_path, 60)]
-    )
+    (score,) = lesion_model().score([LesionRequest(Photo(path="a.png", itch=True, body_site="arm"), tmp_path, 60)])
     assert isinstance(score, LesionScore)
     assert tuple(score.probabilities) == LABELS
     assert score.probabilities["SCC"] == 0.25
@@ -154,9 +148,7 @@ def test_no_photos_no_answers() -> None:
     assert lesion_model().score([]) == []
 
 
-def test_probabilities_that_are_not_finite_are_a_failure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_probabilities_that_are_not_finite_are_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """NaN never leaves as a score."""
     save_skin(tmp_path / "a.png", 200)
 
@@ -212,9 +204,7 @@ def test_a_run_that_was_cut_goes_on_and_ends_the_same(tmp_path: Path, tiny_plan:
     with pytest.raises(KeyboardInterrupt):
         fit(examples, rows, 2, tiny_plan, 7, tmp_path / "cut.pt", cut)
     epochs: list[int] = []
-    resumed = fit(
-        examples, rows, 2, tiny_plan, 7, tmp_path / "cut.pt", lambda epoch, loss: epochs.append(epoch)
-    )
+    resumed = fit(examples, rows, 2, tiny_plan, 7, tmp_path / "cut.pt", lambda epoch, loss: epochs.append(epoch))
     assert epochs == [2]
     for name, weights in whole.state_dict().items():
         assert torch.equal(weights, resumed.state_dict()[name]), name
@@ -224,9 +214,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, tiny_plan: Plan)
     """Going on with another recipe would mix two models."""
     examples, rows = some_examples(), np.arange(24)
     fit(examples, rows, 2, tiny_plan, 7, tmp_path / "a.pt", lambda epoch, loss: None)
-    with pytest.raises(
-        DataError, match=r"a\.pt belongs to a run with another recipe, seed or data; delete it"
-    ):
+    with pytest.raises(DataError, match=r"a\.pt belongs to a run with another recipe, seed or data; delete it"):
         fit(examples, rows, 2, replace(tiny_plan, epochs=9), 7, tmp_path / "a.pt", lambda epoch, loss: None)
 
 
@@ -275,9 +263,7 @@ def test_onnx_agrees_with_torch(tiny_plan: Plan) -> None:
         probabilities, malignancy = scorer(*(torch.from_numpy(feed) for feed in feeds.values()))
     expected = {"probabilities": probabilities.numpy(), "malignancy_probability": malignancy.numpy()}
     assert check_parity(lambda _: expected, model, feeds)["rows"] == 5
-    assert np.allclose(
-        expected["probabilities"][:, [1, 2, 4]].sum(axis=1), expected["malignancy_probability"]
-    )
+    assert np.allclose(expected["probabilities"][:, [1, 2, 4]].sum(axis=1), expected["malignancy_probability"])
 
 
 def test_weights_of_another_network_are_refused() -> None:
@@ -291,9 +277,7 @@ def test_logits_do_not_depend_on_the_batch(tmp_path: Path, tiny_plan: Plan) -> N
     examples = some_examples(40)
     network = fit(examples, np.arange(40), 2, tiny_plan, 1, tmp_path / "a.pt", lambda epoch, loss: None)
     together = logits(network, examples.pixels, examples.clinical, RECIPE)
-    alone = [
-        logits(network, examples.pixels[i : i + 1], examples.clinical[i : i + 1], RECIPE) for i in range(40)
-    ]
+    alone = [logits(network, examples.pixels[i : i + 1], examples.clinical[i : i + 1], RECIPE) for i in range(40)]
     assert np.allclose(together, np.concatenate(alone), atol=1e-5)
 
 

@@ -48,10 +48,7 @@ def png_of_header_only(width: int, height: int) -> bytes:
     """A PNG that claims a size and holds next to no data, as a bomb does."""
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
-    framed = (
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in chunks
-    )
+    framed = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
     return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
 
 
@@ -135,19 +132,14 @@ def test_other_formats_are_refused_whatever_their_name(tmp_path: Path, format_na
     skin(64, 64).save(tmp_path / "a.jpg", format_name)
     with pytest.raises(PhotoError) as caught:
         open_photo(tmp_path / "a.jpg")
-    assert (
-        str(caught.value)
-        == "a.jpg: this is not a JPEG, PNG or WebP photo; convert it to JPEG and send it again"
-    )
+    assert str(caught.value) == "a.jpg: this is not a JPEG, PNG or WebP photo; convert it to JPEG and send it again"
 
 
 def test_a_photo_over_the_cap_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     """The size in the header is enough to refuse."""
     (tmp_path / "a.png").write_bytes(png_of_header_only(9000, 8000))
     assert PIXELS_LIMIT < 9000 * 8000
-    with pytest.raises(
-        PhotoError, match=r"^a\.png: 9000 x 8000 pixels are over 64 megapixels; send it at a lower"
-    ):
+    with pytest.raises(PhotoError, match=r"^a\.png: 9000 x 8000 pixels are over 64 megapixels; send it at a lower"):
         open_photo(tmp_path / "a.png")
 
 
@@ -172,9 +164,7 @@ def test_opening_in_threads_leaves_the_warning_filters_alone(tmp_path: Path) -> 
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_raise_anything_but_a_photo_error(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes
-) -> None:
+def test_no_bytes_raise_anything_but_a_photo_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     """Whatever a file holds, it is a photo or a PhotoError."""
     path = tmp_path_factory.mktemp("any") / "a.jpg"
     path.write_bytes(b"\xff\xd8\xff\xe0" + content)
@@ -215,9 +205,7 @@ def test_the_recipe_survives_the_contract() -> None:
     assert PhotoRecipe.from_contract(RECIPE.as_contract()) == RECIPE
 
 
-@pytest.mark.parametrize(
-    "change", [{"geometry": "stretch"}, {"std": [0, 1, 1]}, {"mean": [1]}, {"size": None}]
-)
+@pytest.mark.parametrize("change", [{"geometry": "stretch"}, {"std": [0, 1, 1]}, {"mean": [1]}, {"size": None}])
 def test_a_recipe_that_cannot_be_is_refused(change: dict[str, object]) -> None:
     """A contract with wrong preprocessing facts gives a BundleError, not wrong pixels."""
     with pytest.raises(BundleError, match="preprocessing"):
@@ -250,9 +238,7 @@ def test_known_answers_set_their_own_feature() -> None:
     """Age is centred on 50 years in steps of 25, with its own "known" flag; site and answers are one-hot."""
     sites = ("ARM", "HAND")
     photo = Photo(path="a.jpg", body_site="Left arm", grew=True, fitzpatrick=5)
-    values = dict(
-        zip(clinical_features(sites), encode_clinical(photo, 75, sites, WORDS).tolist(), strict=True)
-    )
+    values = dict(zip(clinical_features(sites), encode_clinical(photo, 75, sites, WORDS).tolist(), strict=True))
     assert {name: value for name, value in values.items() if value} == {
         "age": 1.0,
         "age_known": 1.0,
@@ -285,9 +271,7 @@ def test_body_sites_are_read_by_whole_words(said: str | None, site: str | None) 
     assert read_site(said, WORDS) == site
 
 
-@pytest.mark.parametrize(
-    "tone", [(235, 200, 180), (190, 140, 115), (120, 80, 60), (75, 48, 38), (58, 38, 32)]
-)
+@pytest.mark.parametrize("tone", [(235, 200, 180), (190, 140, 115), (120, 80, 60), (75, 48, 38), (58, 38, 32)])
 def test_skin_of_every_tone_passes_the_gate(tone: tuple[int, int, int]) -> None:
     """Sharp, lit skin passes from the lightest to the darkest tone."""
     assert judge_quality(skin(tone=tone), (3000, 3000)).ok

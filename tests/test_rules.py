@@ -31,9 +31,7 @@ NORMAL: dict[str, Any] = {
 }
 
 
-def floor_of(
-    *present: str, vitals: dict[str, Any] | None = None, age_years: float | None = ADULT, **fields: Any
-) -> RuleFloor:
+def floor_of(*present: str, vitals: dict[str, Any] | None = None, age_years: float | None = ADULT, **fields: Any) -> RuleFloor:
     """The floor of a case with these findings present and only these vitals measured."""
     case = Case(case_id="a", age_years=age_years, vitals=Vitals(**(vitals or {})), **fields)
     return assess_floor(case, dict.fromkeys(present, "present"))
@@ -77,9 +75,7 @@ SCALE_2_ON_OXYGEN = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("vital", "value", "points"), [(vital, *row) for vital, rows in CHART.items() for row in rows]
-)
+@pytest.mark.parametrize(("vital", "value", "points"), [(vital, *row) for vital, rows in CHART.items() for row in rows])
 def test_news2_scores_both_sides_of_every_boundary(vital: str, value: Any, points: int) -> None:
     """Each reading gets the points that the chart prints for it."""
     news2 = floor_of(vitals=NORMAL | {vital: value}).news2
@@ -143,9 +139,7 @@ def test_news2_reads_a_value_between_two_bands_as_the_worse(vital: str, value: f
         ),
     ],
 )
-def test_news2_total_sets_the_level(
-    changes: dict[str, Any], total: int, level: int, fired: list[str]
-) -> None:
+def test_news2_total_sets_the_level(changes: dict[str, Any], total: int, level: int, fired: list[str]) -> None:
     """Seven or more is level 2; five, six or any single three is level 3; less says nothing."""
     floor = floor_of(vitals=NORMAL | changes)
     assert floor.news2 is not None
@@ -245,10 +239,7 @@ SIGNS: dict[str, tuple[int, list[dict[str, Any]]]] = {
     ),
     "chest_or_abdominal_pain_over_50": (
         2,
-        [
-            {"present": [code], "age_years": age}
-            for code, age in product(("F_061", "F_078", "F_082", "F_100", "F_106"), (50.1, 51))
-        ],
+        [{"present": [code], "age_years": age} for code, age in product(("F_061", "F_078", "F_082", "F_100", "F_106"), (50.1, 51))],
     ),
     "ecg_ischaemia": (2, [{"present": ["F_084"]}]),
     "violent_or_aggressive": (2, [{"present": ["F_161"]}]),
@@ -256,8 +247,7 @@ SIGNS: dict[str, tuple[int, list[dict[str, Any]]]] = {
     "pregnant_heavy_bleeding": (1, [{"present": ["F_187"], **P}, {"present": ["F_191", "F_224"]}]),
     "pregnant_severe_abdominal_pain": (
         2,
-        [{"present": ["F_106"], **P}]
-        + [{"present": ["F_106", f"F_{pregnancy}"]} for pregnancy in (191, 192, 193, 194, 195, 196, 197)],
+        [{"present": ["F_106"], **P}] + [{"present": ["F_106", f"F_{pregnancy}"]} for pregnancy in (191, 192, 193, 194, 195, 196, 197)],
     ),
     "pregnant_severe_pain_in_abdomen": (
         2,
@@ -265,15 +255,13 @@ SIGNS: dict[str, tuple[int, list[dict[str, Any]]]] = {
     ),
     "pregnant_seizure_or_altered_mental_status": (
         2,
-        [{"present": [code], **P} for code in ("F_145", "F_146", "F_144", "F_022")]
-        + [{"vitals": {"consciousness": "C"}, **P}],
+        [{"present": [code], **P} for code in ("F_145", "F_146", "F_144", "F_022")] + [{"vitals": {"consciousness": "C"}, **P}],
     ),
     "pregnant_severe_headache": (2, [{"present": [code], **P} for code in ("F_138", "F_139")]),
     "pregnant_visual_change": (2, [{"present": ["F_197"]}, {"present": ["F_266"], **P}]),
     "pregnant_high_blood_pressure": (
         2,
-        [{"vitals": {"systolic_mmhg": 160}, **P}, {"vitals": {"diastolic_mmhg": 110}, **P}]
-        + [{"present": ["F_090", "F_191"]}],
+        [{"vitals": {"systolic_mmhg": 160}, **P}, {"vitals": {"diastolic_mmhg": 110}, **P}] + [{"present": ["F_090", "F_191"]}],
     ),
     "pregnant_active_labour": (2, [{"present": ["F_194"]}]),
     "pregnant_trauma": (
@@ -320,8 +308,7 @@ SIGNS: dict[str, tuple[int, list[dict[str, Any]]]] = {
     "recent_fainting": (3, [{"present": ["F_087"]}]),
     "altered_mental_status_or_agitation": (
         3,
-        [{"present": ["F_144"]}, {"present": ["F_022"]}]
-        + [{"vitals": {"consciousness": letter}} for letter in "CVPU"],
+        [{"present": ["F_144"]}, {"present": ["F_022"]}] + [{"vitals": {"consciousness": letter}} for letter in "CVPU"],
     ),
     "acute_general_weakness": (3, [{"present": ["F_008"]}]),
     "acute_focal_neurological_complaint": (
@@ -437,11 +424,7 @@ def test_every_sign_fires_at_its_age(sign: str, level: int, told: dict[str, Any]
 
 @pytest.mark.parametrize(
     ("sign", "group"),
-    [
-        (sign, group)
-        for sign, group in product(SIGNS, ("adult", "child"))
-        if group not in groups_of(sign) and "age" not in ROWS[sign]
-    ],
+    [(sign, group) for sign, group in product(SIGNS, ("adult", "child")) if group not in groups_of(sign) and "age" not in ROWS[sign]],
 )
 def test_a_sign_stays_in_its_own_table(sign: str, group: str) -> None:
     """What only the other age's table names does not fire."""
@@ -449,9 +432,7 @@ def test_a_sign_stays_in_its_own_table(sign: str, group: str) -> None:
         assert sign not in ids(told_floor(told, AGES[group]))
 
 
-@pytest.mark.parametrize(
-    "sign", [sign for sign, row in ROWS.items() if {"adult", "child"} & set(row["ages"])]
-)
+@pytest.mark.parametrize("sign", [sign for sign, row in ROWS.items() if {"adult", "child"} & set(row["ages"])])
 def test_unknown_age_takes_what_either_table_surely_fires(sign: str) -> None:
     """With the age unknown, a sign fires unless it needs an age of its own."""
     for told in SIGNS[sign][1]:
@@ -491,9 +472,7 @@ def test_unknown_age_takes_what_either_table_surely_fires(sign: str) -> None:
         ({"present": ["F_194"], "age_years": 11.9}, "pregnant_active_labour", "testicular_pain"),
     ],
 )
-def test_the_near_side_of_a_boundary_does_not_fire(
-    fields: dict[str, Any], present: str | None, absent: str
-) -> None:
+def test_the_near_side_of_a_boundary_does_not_fire(fields: dict[str, Any], present: str | None, absent: str) -> None:
     """A value at a limit, or one sign where two are needed, fires at most the milder rule."""
     fired = ids(told_floor(fields, ADULT))
     assert absent not in fired
@@ -505,9 +484,7 @@ def test_the_near_side_of_a_boundary_does_not_fire(
     [(0.6, (25, 50), (90, 180)), (1, (20, 40), (80, 160)), (4.9, (20, 40), (80, 160))]
     + [(5, (10, 30), (70, 140)), (11.9, (10, 30), (70, 140))],
 )
-def test_rates_at_the_limits_of_a_childs_band_are_not_high_risk(
-    age_years: float, breaths: tuple[int, int], beats: tuple[int, int]
-) -> None:
+def test_rates_at_the_limits_of_a_childs_band_are_not_high_risk(age_years: float, breaths: tuple[int, int], beats: tuple[int, int]) -> None:
     """The limits themselves belong to the normal band of each age."""
     for breath, beat in product(breaths, beats):
         vitals = {"respiratory_rate_per_minute": breath, "pulse_per_minute": beat}
@@ -629,10 +606,7 @@ def test_tables_say_where_they_come_from_and_who_must_sign() -> None:
     """Both tables carry version, source and the call for a sign-off; every floor carries the versions."""
     for name in ("news2.toml", "iitt.toml"):
         assert table(name)["source"]
-        assert (
-            table(name)["sign_off"]
-            == "The local clinical lead must sign off this table before use with patients."
-        )
+        assert table(name)["sign_off"] == "The local clinical lead must sign off this table before use with patients."
         assert table(name)["version"] in floor_of().rule_version
 
 
@@ -649,10 +623,7 @@ def test_a_table_that_names_an_unknown_component_is_refused() -> None:
     }
     with pytest.raises(PolicyError) as error:
         _IittTable({"adult_from_years": 12, "component": {}, "sign": [row]})
-    assert str(error.value) == (
-        "iitt.toml: found 'pregnnat', expected a finding code (F_...) or one of its components: "
-        "correct the name"
-    )
+    assert str(error.value) == ("iitt.toml: found 'pregnnat', expected a finding code (F_...) or one of its components: correct the name")
 
 
 @pytest.mark.parametrize("answers", list(product((True, False, None), repeat=3)))
@@ -681,9 +652,7 @@ READINGS: dict[str, list[Any]] = {
 CODES = sorted({*iitt_signs(), "F_043", "F_062"})
 SIGN_CODES = [code for code, role in iitt_signs().items() if role != "component"]
 ages = st.one_of(st.none(), st.sampled_from([0, 0.02, 0.1, 0.3, 0.8, 3, 7, 11.9, 12, 15, 16, 30, 50, 51, 80]))
-vitals_measured = st.fixed_dictionaries(
-    {}, optional={name: st.sampled_from(values) for name, values in READINGS.items()}
-)
+vitals_measured = st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in READINGS.items()})
 told_findings = st.dictionaries(st.sampled_from(CODES), st.sampled_from(["present", "absent"]), max_size=5)
 cases = st.builds(
     Case,
@@ -721,14 +690,10 @@ def is_worse(name: str, new: Any, old: Any, case: Case) -> bool:
 
 @any_case
 @given(case=cases, findings=told_findings, name=st.sampled_from(list(READINGS)), data=st.data())
-def test_worsening_a_vital_never_lowers_urgency(
-    case: Case, findings: dict[str, str], name: str, data: st.DataObject
-) -> None:
+def test_worsening_a_vital_never_lowers_urgency(case: Case, findings: dict[str, str], name: str, data: st.DataObject) -> None:
     """A vital further from normal gives the same level or a more urgent one."""
     old = data.draw(st.sampled_from(READINGS[name]))
-    new = data.draw(
-        st.sampled_from([value for value in READINGS[name] if is_worse(name, value, old, case)] or [old])
-    )
+    new = data.draw(st.sampled_from([value for value in READINGS[name] if is_worse(name, value, old, case)] or [old]))
     before = assess_floor(with_vital(case, name, old), findings)
     after = assess_floor(with_vital(case, name, new), findings)
     assert after.level <= before.level
@@ -743,9 +708,7 @@ def test_adding_a_sign_never_lowers_urgency(case: Case, findings: dict[str, str]
 
 @any_case
 @given(case=cases, findings=told_findings, name=st.sampled_from(list(READINGS)))
-def test_an_unmeasured_vital_is_neither_normal_nor_abnormal(
-    case: Case, findings: dict[str, str], name: str
-) -> None:
+def test_an_unmeasured_vital_is_neither_normal_nor_abnormal(case: Case, findings: dict[str, str], name: str) -> None:
     """Measuring never lowers urgency, and the worst it can reach is what the floor said beforehand."""
     case = with_vital(case, name, None)
     floor = assess_floor(case, findings)
@@ -757,9 +720,7 @@ def test_an_unmeasured_vital_is_neither_normal_nor_abnormal(
 
 @any_case
 @given(case=cases, findings=told_findings, data=st.data())
-def test_news2_bounds_hold_for_every_completion(
-    case: Case, findings: dict[str, str], data: st.DataObject
-) -> None:
+def test_news2_bounds_hold_for_every_completion(case: Case, findings: dict[str, str], data: st.DataObject) -> None:
     """However the unknown vitals turn out, the total stays within the bounds, and both bounds can happen."""
     bounds = assess_floor(case, findings).news2
     assume(bounds is not None)
@@ -782,9 +743,7 @@ def test_news2_bounds_hold_for_every_completion(
 
 @any_case
 @given(case=cases, findings=told_findings, age=st.sampled_from([7, 13, 30]))
-def test_an_unknown_age_is_never_less_urgent_than_an_ordinary_one(
-    case: Case, findings: dict[str, str], age: float
-) -> None:
+def test_an_unknown_age_is_never_less_urgent_than_an_ordinary_one(case: Case, findings: dict[str, str], age: float) -> None:
     """Leaving the age out does not lower urgency below that of a patient without an age rule of their own."""
     unknown = assess_floor(case.model_copy(update={"age_years": None}), findings)
     known = assess_floor(case.model_copy(update={"age_years": age}), findings)

@@ -17,10 +17,7 @@ from training import skin_data
 from training.skin_data import check_no_group_is_split, grouped_folds, read_skin_data
 from training.skin_sources import BODY_SITE_WORDS, BODY_SITES
 
-PAD_HEADER = (
-    "patient_id,lesion_id,age,region,fitspatrick,gender,biopsed,"
-    "itch,grew,hurt,changed,bleed,elevation,img_id,diagnostic"
-)
+PAD_HEADER = "patient_id,lesion_id,age,region,fitspatrick,gender,biopsed,itch,grew,hurt,changed,bleed,elevation,img_id,diagnostic"
 PAD_ROW = "P1,7,61,FACE,3.0,MALE,True,True,UNK,False,,False,True,a.jpg,BCC"
 
 
@@ -50,11 +47,7 @@ def test_pad_ufes_20_is_read_with_unknown_kept_apart_from_no(tmp_path: Path) -> 
 def test_columns_that_give_the_diagnosis_away_are_never_read() -> None:
     """No leaking column of PAD-UFES-20 is named anywhere in the reader's code."""
     tree = ast.parse(Path(skin_data.__file__).read_text(encoding="utf-8"))
-    strings = {
-        node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
+    strings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     leaking = {
         "biopsed", "gender", "smoke", "drink", "pesticide", "diameter_1", "diameter_2", "skin_cancer_history",
         "cancer_history", "has_piped_water", "has_sewage_system", "background_father", "background_mother",
@@ -88,12 +81,8 @@ def test_medmnist_groups_identical_images(tmp_path: Path) -> None:
     """The same image in train and test is one group, so that no fold can have it twice."""
     image = np.zeros((1, 4, 4, 3), dtype=np.uint8)
     arrays = {f"{part}_images": image + shade for part, shade in (("train", 0), ("val", 9), ("test", 0))}
-    labels = {
-        f"{part}_labels": np.array([[label]]) for part, label in (("train", 1), ("val", 5), ("test", 1))
-    }
-    np.savez(
-        tmp_path / "dermamnist.npz", **{name: a.astype(np.uint8) for name, a in (arrays | labels).items()}
-    )
+    labels = {f"{part}_labels": np.array([[label]]) for part, label in (("train", 1), ("val", 5), ("test", 1))}
+    np.savez(tmp_path / "dermamnist.npz", **{name: a.astype(np.uint8) for name, a in (arrays | labels).items()})
     train, val, test = read_skin_data(tmp_path / "dermamnist.npz").records
     assert (train.label, val.label) == ("bcc", "nv")
     assert train.group == test.group != val.group
@@ -142,9 +131,7 @@ def test_a_folder_with_no_data_says_what_was_expected(tmp_path: Path) -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 19)), min_size=40, max_size=80), st.integers(0, 9)
-)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 19)), min_size=40, max_size=80), st.integers(0, 9))
 def test_no_patient_is_ever_in_two_folds(pairs: list[tuple[int, int]], seed: int) -> None:
     """Whatever the labels and patients, each patient is in one fold and each image in exactly one."""
     labels, groups = (np.array(column) for column in zip(*pairs, strict=True))

@@ -171,9 +171,7 @@ def test_worsening_a_vital_never_lowers_the_level(triage, name, shares, age, com
     """Through rules and models together, a worse vital never makes a case less urgent."""
     start, end = _WORSE[name]
     near, far = (start + (end - start) * share for share in sorted(shares))
-    levels = [
-        triage.assess(case(age_years=age, complaint=complaint, vitals={**WELL, name: value}), NOW).level for value in (near, far)
-    ]
+    levels = [triage.assess(case(age_years=age, complaint=complaint, vitals={**WELL, name: value}), NOW).level for value in (near, far)]
     assert levels[1] <= levels[0]
 
 

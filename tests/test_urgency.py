@@ -141,8 +141,8 @@ def test_the_referrer_s_priority_has_a_level(word, expected):
 )
 def test_reasons_speak_in_natural_frequencies(probability, said):
     """Small shares out of a hundred, others out of ten."""
-    (found,) = raises_from_lesion(probability, 0.0)
-    assert found.text_en == f"lesion model: {said} such photos show a skin cancer"
+    (found,) = raises_from_differential({1: probability}, dict.fromkeys(DIFFERENTIAL, 0.0))
+    assert found.text_en == f"differential: {said} such patients have a condition of severity 2 or worse"
 
 
 def test_every_reason_is_said_in_english_and_urdu_with_its_source():
@@ -158,7 +158,7 @@ def test_every_reason_is_said_in_english_and_urdu_with_its_source():
         "acuity model: about 3 in 10 patients like this need critical care",
         "acuity model: experts call about 6 in 10 patients like this urgent",
         "differential: about 3 in 10 such patients have a condition of severity 2 or worse",
-        "lesion model: about 3 in 10 such photos show a skin cancer",
+        "lesion model: the photo is above the point from which a dermatologist must look for skin cancer",
         "the referrer asked for stat",
     ]
     for one in found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import subprocess  # noqa: S404
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inference.bundle import Bundle, load_bundle
-from inference.lesions import LesionModel, LesionRequest
 from inference.case import Photo
+from inference.lesions import LesionModel, LesionRequest
 from training.render import render_lesion
 from training.synthetic import write_synthetic
 
@@ -41,7 +41,17 @@ def main() -> None:
 def _cases(folder: Path, models: Path) -> list[tuple[str, str]]:
     file = folder / "cases.jsonl"
     write_synthetic(Path("data/catalogue"), CASES, 7, file)
-    command = [sys.executable, "-c", "from inference.cli import entry; entry()", "rank", str(file), "--format", "json", "--models", str(models)]
+    command = [
+        sys.executable,
+        "-c",
+        "from inference.cli import entry; entry()",
+        "rank",
+        str(file),
+        "--format",
+        "json",
+        "--models",
+        str(models),
+    ]
     seconds = _seconds(lambda: subprocess.run([*command, "--out", str(folder / "out.jsonl")], check=False, stderr=subprocess.DEVNULL))
     bundle = load_bundle(models / "symptoms" / "1.0.0")
     feeds = _feeds(bundle, CASES)

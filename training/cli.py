@@ -89,7 +89,9 @@ def _add_evaluate(commands: _SUBPARSERS) -> None:
     )
     evaluate.add_argument("bundle", type=Path, metavar="BUNDLE")
     evaluate.add_argument("--data", type=Path, required=True, help="a patients or visits file, or a folder of photos with its table")
-    evaluate.add_argument("--questions", type=int, default=None, metavar="N", help="symptoms: only age, sex and the first complaint known, then N answers")
+    evaluate.add_argument(
+        "--questions", type=int, default=None, metavar="N", help="symptoms: only age, sex and the first complaint known, then N answers"
+    )
     evaluate.add_argument("--json", action="store_true", help="print JSON (default: a table)")
     evaluate.add_argument("--threads", type=int, default=2)
     evaluate.set_defaults(run=_evaluate)
@@ -109,7 +111,12 @@ def _add_levels(commands: _SUBPARSERS) -> None:
 
 
 def _add_all(commands: _SUBPARSERS) -> None:
-    every = _command(commands, "all", "Train every shipped bundle again, one after the other, and print a summary.", "nabz-train all --data ../shared/data --smoke --models runs/smoke")
+    every = _command(
+        commands,
+        "all",
+        "Train every shipped bundle again, one after the other, and print a summary.",
+        "nabz-train all --data ../shared/data --smoke --models runs/smoke",
+    )
     every.add_argument("--data", type=Path, required=True, help="the folder of data sets (see data/sources.toml)")
     every.add_argument("--models", type=Path, default=Path("models"), help="where the bundles go (default models)")
     every.add_argument("--version", default="1.0.0")
@@ -120,7 +127,9 @@ def _add_all(commands: _SUBPARSERS) -> None:
 def _add_data(commands: _SUBPARSERS) -> None:
     data = _command(commands, "data", "Check or generate data.", "nabz-train data check")
     verbs = data.add_subparsers(required=True, metavar="VERB")
-    check = _command(verbs, "check", "Prove the catalogue consistent and the data sets' checksums right.", "nabz-train data check --data ../shared/data")
+    check = _command(
+        verbs, "check", "Prove the catalogue consistent and the data sets' checksums right.", "nabz-train data check --data ../shared/data"
+    )
     check.add_argument("--catalogue", type=Path, default=Path("data/catalogue"))
     check.add_argument("--data", type=Path, default=None, help="the folder of data sets: also check those that are there")
     check.set_defaults(run=_check)

@@ -111,9 +111,7 @@ class PatientGenerator:
         best = draw.argmax(axis=1)
         return np.where(present.any(axis=1), slots[best], -1)
 
-    def mask_to_complaint(
-        self, patients: Patients, random: Generator, single: bool, asked_share: float | Floats = 0.0
-    ) -> NDArray[np.int8]:
+    def mask_to_complaint(self, patients: Patients, random: Generator, single: bool, asked_share: float | Floats = 0.0) -> NDArray[np.int8]:
         """Keep what a complaint would say: one symptom (`single`), or the leading ones and a few more."""
         answers = patients.answers
         n = len(answers)

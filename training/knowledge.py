@@ -66,9 +66,7 @@ def load_knowledge(folder: Path) -> Knowledge:
     if (folder / "findings").is_dir():
         catalogue = load_catalogue(folder)
         release = compile_catalogue(catalogue)
-        applies = {
-            rule: [catalogue.findings[slug]["code"] for slug in slugs] for rule, slugs in catalogue.applies.items()
-        }
+        applies = {rule: [catalogue.findings[slug]["code"] for slug in slugs] for rule, slugs in catalogue.applies.items()}
         return _assemble(release["conditions"], release["evidences"], release["statistics"], compile_lexicon(catalogue), applies)
     names = ("release_conditions.json", "release_evidences.json", "train_statistics.json")
     try:
@@ -97,7 +95,7 @@ def _given_parent(statistics: dict[str, Any], evidences: dict[str, Any]) -> dict
             if evidence["data_type"] == "M":
                 real = [value for value in given if value != default and given[value] > 0]
                 rest = given.get(default, 0.0)
-                given = {value: (1 - rest) * MULTI_VALUE_PROBABILITY for value in real} | {default: rest}
+                given = dict.fromkeys(real, (1 - rest) * MULTI_VALUE_PROBABILITY) | {default: rest}
             findings[code] = {value: min(p, 1.0) for value, p in given.items()}
         result[condition] = {**entry, "findings": findings}
     return result

@@ -41,22 +41,16 @@ def evaluate(bundle: Bundle, data: Path, name: str | None = None, threads: int =
     photos = read_skin_data(data)
     model = LesionModel(bundle, threads)
     if strangers := sorted(set(photos.labels.tolist()) - set(model.labels)):
-        raise DataError(
-            f"{data}: the bundle {bundle.contract.task} does not know the labels {', '.join(strangers)}"
-        )
+        raise DataError(f"{data}: the bundle {bundle.contract.task} does not know the labels {', '.join(strangers)}")
     if any(record.pixels is not None for record in photos.records):
-        raise DataError(
-            f"{data}: evaluate needs photo files; a MedMNIST archive can be trained on, not evaluated"
-        )
+        raise DataError(f"{data}: evaluate needs photo files; a MedMNIST archive can be trained on, not evaluated")
     answers = model.score([LesionRequest(r.photo, r.folder, r.age_years) for r in photos.records])
     pairs = [(r, a) for r, a in zip(photos.records, answers, strict=True) if not isinstance(a, LesionFailure)]
     probabilities = [[answer.probabilities[label] for label in model.labels] for _, answer in pairs]
     scored = Scored(
         truth=np.array([model.labels.index(record.label) for record, _ in pairs], dtype=np.int64),
         probabilities=np.array(probabilities, dtype=np.float64).reshape(-1, len(model.labels)),
-        flagged=np.array(
-            [a.malignancy_probability >= model.malignancy_threshold for _, a in pairs], dtype=bool
-        ),
+        flagged=np.array([a.malignancy_probability >= model.malignancy_threshold for _, a in pairs], dtype=bool),
         groups=np.array([record.group for record, _ in pairs]),
         skin_types=skin_types([record for record, _ in pairs]),
     )
@@ -70,9 +64,7 @@ def evaluate(bundle: Bundle, data: Path, name: str | None = None, threads: int =
     )
     document["unscored"] = len(answers) - len(pairs)
     document["sent_back_by_photo_gate"] = sum(not answer.quality.ok for _, answer in pairs)
-    document["learned_from_these_data"] = file_sha256(data) in {
-        source.sha256 for source in bundle.contract.data
-    }
+    document["learned_from_these_data"] = file_sha256(data) in {source.sha256 for source in bundle.contract.data}
     return document
 
 
@@ -119,9 +111,7 @@ def cross_validation_report(held_out: HeldOut, data: SkinSet, version: str) -> d
             lesion_metrics(scored, label_names(data), data.source.malignant),
             skin_type_metrics(scored, label_names(data), data.source.malignant),
         )
-        evaluations[title] = {"n": document["n"], "note": note} | {
-            key: document[key] for key in ("metrics", "subgroups")
-        }
+        evaluations[title] = {"n": document["n"], "note": note} | {key: document[key] for key in ("metrics", "subgroups")}
     return {
         "command": f"nabz-train lesions --folds {folds}",
         "interval_note": "bootstrap over patients",

@@ -69,9 +69,7 @@ class Calibration:
         return calibrated
 
 
-def lesion_metrics(
-    scored: Scored, labels: tuple[str, ...], malignant: tuple[str, ...], only: Collection[str] = ()
-) -> dict[str, Interval]:
+def lesion_metrics(scored: Scored, labels: tuple[str, ...], malignant: tuple[str, ...], only: Collection[str] = ()) -> dict[str, Interval]:
     """All figures of a set of images (or `only` some), with 95 % intervals that draw whole patients.
 
     `sensitivity` and `specificity` are for malignancy at the operating point, `auc` and `average_precision`
@@ -100,23 +98,15 @@ def lesion_metrics(
     }
 
 
-def skin_type_metrics(
-    scored: Scored, labels: tuple[str, ...], malignant: tuple[str, ...]
-) -> dict[str, dict[str, Interval]]:
+def skin_type_metrics(scored: Scored, labels: tuple[str, ...], malignant: tuple[str, ...]) -> dict[str, dict[str, Interval]]:
     """The main figures for each Fitzpatrick type, each with its n; types that do not occur have n = 0."""
     subgroups = {
-        f"fitzpatrick_{skin_type or 'unknown'}": scored.rows(scored.skin_types == skin_type)
-        for skin_type in (1, 2, 3, 4, 5, 6, 0)
+        f"fitzpatrick_{skin_type or 'unknown'}": scored.rows(scored.skin_types == skin_type) for skin_type in (1, 2, 3, 4, 5, 6, 0)
     }
-    return {
-        name: lesion_metrics(part, labels, malignant, only=_SUBGROUP_METRICS)
-        for name, part in subgroups.items()
-    }
+    return {name: lesion_metrics(part, labels, malignant, only=_SUBGROUP_METRICS) for name, part in subgroups.items()}
 
 
-def malignancy(
-    scored: Scored, labels: tuple[str, ...], malignant: tuple[str, ...]
-) -> tuple[NDArray[np.bool_], Array]:
+def malignancy(scored: Scored, labels: tuple[str, ...], malignant: tuple[str, ...]) -> tuple[NDArray[np.bool_], Array]:
     """Whether each image is of a malignant lesion, and its malignancy probability."""
     columns = [labels.index(label) for label in malignant]
     return np.isin(scored.truth, columns), scored.probabilities[:, columns].sum(axis=1)
@@ -158,9 +148,7 @@ def softmax(logits: Array) -> NDArray[np.float64]:
     return result
 
 
-def malignancy_threshold(
-    is_malignant: NDArray[np.bool_], score: Array, least_sensitivity: float = LEAST_SENSITIVITY
-) -> float:
+def malignancy_threshold(is_malignant: NDArray[np.bool_], score: Array, least_sensitivity: float = LEAST_SENSITIVITY) -> float:
     """The highest threshold at which at least that share of malignant images is flagged (score >=
     threshold)."""
     scores = np.sort(score[is_malignant])

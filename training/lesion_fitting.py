@@ -138,17 +138,13 @@ def fit(
         torch.manual_seed(seed * 10_007 + epoch)
         generator = np.random.default_rng((seed, epoch))
         order = _balanced_draw(examples.targets, rows, generator)
-        clinical = hide_answers(
-            examples.clinical[rows], examples.targets[rows], plan.least_unknown_rate, generator
-        )
+        clinical = hide_answers(examples.clinical[rows], examples.targets[rows], plan.least_unknown_rate, generator)
         clinical_of = dict(zip(rows.tolist(), clinical, strict=True))
         _train_mode(network)
         total = 0.0
         for step in range(steps):
             chosen = order[step * plan.batch_size : (step + 1) * plan.batch_size]
-            photos = torch.stack(
-                [augment(torch.from_numpy(examples.stored[row]).permute(2, 0, 1)) for row in chosen]
-            )
+            photos = torch.stack([augment(torch.from_numpy(examples.stored[row]).permute(2, 0, 1)) for row in chosen])
             photo = to_input(photos.permute(0, 2, 3, 1).numpy(), recipe)
             answers = torch.from_numpy(np.stack([clinical_of[int(row)] for row in chosen]))
             loss = loss_of(network(photo, answers), torch.from_numpy(examples.targets[chosen]))
@@ -210,26 +206,19 @@ def _recipe(plan: Plan, backbone: Backbone) -> PhotoRecipe:
     return PhotoRecipe(plan.size, GEOMETRY, backbone.mean, backbone.std)
 
 
-def _optimiser(
-    network: nn.Module, plan: Plan, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+def _optimiser(network: nn.Module, plan: Plan, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """AdamW with a slow backbone and a fast head, and one warm-up and cool-down over the whole run."""
     parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             parts[name.startswith("backbone.")].append(parameter)
     rates = [plan.backbone_rate, plan.head_rate]
-    groups = [
-        {"params": parts[is_backbone], "lr": rate}
-        for is_backbone, rate in zip((True, False), rates, strict=True)
-    ]
+    groups = [{"params": parts[is_backbone], "lr": rate} for is_backbone, rate in zip((True, False), rates, strict=True)]
     optimiser = torch.optim.AdamW(groups, weight_decay=plan.weight_decay)
     return optimiser, torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=steps, pct_start=0.15)
 
 
-def _balanced_draw(
-    targets: NDArray[np.int64], rows: NDArray[np.int64], generator: np.random.Generator
-) -> NDArray[np.int64]:
+def _balanced_draw(targets: NDArray[np.int64], rows: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
     """As many rows as there are, drawn so that each class comes equally often."""
     counts = np.bincount(targets[rows])
     weight = 1.0 / counts[targets[rows]]
@@ -258,9 +247,7 @@ def _resume(checkpoint: Path, fingerprint: str, state: dict[str, Any]) -> int:
         return 0
     saved = torch.load(checkpoint, weights_only=True)
     if saved["fingerprint"] != fingerprint:
-        raise DataError(
-            f"{checkpoint} belongs to a run with another recipe, seed or data; delete it to start anew"
-        )
+        raise DataError(f"{checkpoint} belongs to a run with another recipe, seed or data; delete it to start anew")
     for name, part in state.items():
         part.load_state_dict(saved[name])
     return int(saved["epoch"])

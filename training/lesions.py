@@ -30,7 +30,6 @@ from training.lesion_evaluation import (
     operating_point,
     targets,
 )
-from training.lesion_evaluation import evaluate as evaluate
 from training.lesion_fitting import Examples, Plan, hide_answers, photo_recipe, to_input
 from training.lesion_folds import cross_validate
 from training.lesion_network import BACKBONES, CalibratedLesionNetwork
@@ -50,9 +49,7 @@ _SMOKE_PLAN = Plan(size=96, stored_size=112, epochs=1, batch_size=16)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this trainer beyond the common ones."""
     parser.add_argument("--folds", type=int, default=5, help="folds of the patient-grouped cross-validation")
-    parser.add_argument(
-        "--epochs", type=int, default=None, help=f"epochs of each network (default {Plan().epochs})"
-    )
+    parser.add_argument("--epochs", type=int, default=None, help=f"epochs of each network (default {Plan().epochs})")
     backbone_help = "efficientnet_lite0 is installed with nabz; the others download torchvision's weights"
     parser.add_argument("--backbone", choices=sorted(BACKBONES), default=Plan().backbone, help=backbone_help)
     checkpoint_help = "where a run that was cut goes on from; emptied when a run is done"
@@ -65,9 +62,7 @@ def train(args: argparse.Namespace) -> Path:
     Raises DataError for data that cannot be read and ExportError when ONNX and torch disagree.
     """
     if args.data is None:
-        raise DataError(
-            "nabz-train lesions needs --data: the folder of PAD-UFES-20 (metadata.csv and images/)"
-        )
+        raise DataError("nabz-train lesions needs --data: the folder of PAD-UFES-20 (metadata.csv and images/)")
     data, checksum = read_skin_data(args.data), file_sha256(args.data)
     plan, folds = _plan(args), args.folds
     if args.smoke:
@@ -147,23 +142,17 @@ def export_onnx(scorer: CalibratedLesionNetwork, size: int, clinical_size: int) 
     program.save(buffer)  # type: ignore[arg-type]  # the stub knows paths only
     model = buffer.getvalue()
     if len(model) > LARGEST_MODEL_BYTES:
-        raise ExportError(
-            f"the lesion model has {len(model)} bytes; at most {LARGEST_MODEL_BYTES} are shipped"
-        )
+        raise ExportError(f"the lesion model has {len(model)} bytes; at most {LARGEST_MODEL_BYTES} are shipped")
     return model
 
 
-def parity_on(
-    scorer: CalibratedLesionNetwork, model: bytes, examples: Examples, recipe: PhotoRecipe, seed: int
-) -> dict[str, float | int]:
+def parity_on(scorer: CalibratedLesionNetwork, model: bytes, examples: Examples, recipe: PhotoRecipe, seed: int) -> dict[str, float | int]:
     """Compare ONNX with torch on 1,000 inputs: the photos in turn, each time with other answers unknown."""
 
     def source(feeds: dict[str, Array]) -> dict[str, Array]:
         with torch.no_grad():
             outputs = scorer(torch.from_numpy(feeds["photo"]), torch.from_numpy(feeds["clinical"]))
-        return dict(
-            zip(("probabilities", "malignancy_probability"), (o.numpy() for o in outputs), strict=True)
-        )
+        return dict(zip(("probabilities", "malignancy_probability"), (o.numpy() for o in outputs), strict=True))
 
     generator = np.random.default_rng(seed)
     rows = np.resize(generator.permutation(len(examples.targets)), PARITY_INPUTS)
@@ -239,9 +228,7 @@ def _contract(
         ),
         limits=source.limits,
         licence=source.licence,
-        data=(
-            DataSource(name=source.name, licence=source.licence, sha256=checksum, citation=source.citation),
-        ),
+        data=(DataSource(name=source.name, licence=source.licence, sha256=checksum, citation=source.citation),),
         training=settings,
         preprocessing=recipe.as_contract(),
         thresholds={"malignancy": threshold},

@@ -18,11 +18,15 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 from sklearn.model_selection import StratifiedKFold
 
-from inference.bundle import Contract
+from inference.acuity import AcuityModel
+from inference.bundle import Contract, load_bundle
 from inference.case import Case, CaseReading
 from inference.errors import DataError
 from inference.models import load_models
 from inference.triage import Triage
+from training.acuity import CATALOGUE, rising_columns
+from training.acuity_head import head_columns, out_of_fold, read_ktas
+from training.catalogue import load_catalogue
 from training.export import write_bundle
 from training.ktas import FILE, is_emergency, ktas_cases
 from training.metrics import Interval, metrics_document, wilson_interval
@@ -53,14 +57,12 @@ def choose_levels(data: Path, models: Path, threads: int) -> dict[str, Any]:
 
     Raises DataError when the visits or the bundles are not there.
     """
-    from training.acuity import out_of_fold_emergency
-
     version = _live(models)
     _record(models / "symptoms" / version["symptoms"], SEVERITY_THRESHOLDS)
     acuity = models / "acuity" / version["acuity"]
     _record(acuity, {"critical_level_2": CRITICAL_LEVEL_2, "emergency_level_3": NEVER, "routine_level_4": NEVER})
     visits = [(_as_sent(case), level) for case, level in ktas_cases(data / FILE)]
-    probability = out_of_fold_emergency(data, models, threads)
+    probability = _held_out_probability(data / FILE, acuity, threads)
     judged = Judged(
         emergency=np.array([is_emergency(level) for _, level in visits]),
         level_without=levels_of(Triage(load_models(models)), [case for case, _ in visits]),
@@ -71,8 +73,23 @@ def choose_levels(data: Path, models: Path, threads: int) -> dict[str, Any]:
     routine = float(np.quantile(probability[expert <= 4], TARGET_MISSED))
     report = held_out_report(judged, acuity.as_posix())
     certificate = {"target": TARGET_MISSED, "confidence": CONFIDENCE, "n_emergencies": int(judged.emergency.sum()), "data": "KTAS"}
-    _record(acuity, {"critical_level_2": CRITICAL_LEVEL_2, "emergency_level_3": threshold, "routine_level_4": min(routine, threshold)}, report, certificate)
+    _record(
+        acuity,
+        {"critical_level_2": CRITICAL_LEVEL_2, "emergency_level_3": threshold, "routine_level_4": min(routine, threshold)},
+        report,
+        certificate,
+    )
     return report
+
+
+def _held_out_probability(path: Path, folder: Path, threads: int) -> Array:
+    """Each visit's emergency probability from a head that was fitted without it, on the live critical head."""
+    model = AcuityModel(load_bundle(folder, threads=threads))
+    visits = read_ktas(path, CATALOGUE)
+    rows = visits.rows(model.encoder)
+    critical = np.clip(model.score(rows)[0].astype(float), 1e-7, 1 - 1e-7)
+    rising = rising_columns(model.encoder, load_catalogue(CATALOGUE))
+    return out_of_fold(rows, np.log(critical / (1 - critical)), visits, head_columns(model.encoder), rising, seed=0)[0]
 
 
 def levels_of(triage: Triage, cases: list[Case]) -> Array:
@@ -140,7 +157,9 @@ def _live(models: Path) -> dict[str, str]:
     return {task: name.version for task, name in loaded.bundles.items()}
 
 
-def _record(folder: Path, thresholds: dict[str, float], report: dict[str, Any] | None = None, certificate: dict[str, Any] | None = None) -> None:
+def _record(
+    folder: Path, thresholds: dict[str, float], report: dict[str, Any] | None = None, certificate: dict[str, Any] | None = None
+) -> None:
     """Write thresholds, and a report if there is one, into a bundle that exists; its model stays byte for byte."""
     contract = Contract.model_validate_json((folder / "contract.json").read_bytes())
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib
+import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 
-matplotlib.use("Agg")
+mpl.use("Agg")
 
-from matplotlib.figure import Figure  # noqa: E402  (the backend is chosen first)
-from sklearn.metrics import precision_recall_curve, roc_curve  # noqa: E402
+from matplotlib.figure import Figure
+from sklearn.metrics import precision_recall_curve, roc_curve
 
 Array = NDArray[Any]
 _BINS = 10

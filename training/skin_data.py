@@ -114,9 +114,7 @@ def read_ham10000(path: Path) -> SkinSet:
             image_id=row["image_id"],
             label=row["dx"].lower(),
             group=row["lesion_id"],
-            photo=Photo(
-                path=f"{row['image_id']}.jpg", body_site=row["localization"].replace("unknown", "") or None
-            ),
+            photo=Photo(path=f"{row['image_id']}.jpg", body_site=row["localization"].replace("unknown", "") or None),
             folder=folder,
             age_years=_number(row, "age", "image_id", 0, _OLDEST_YEARS),
         )
@@ -129,26 +127,13 @@ def read_medmnist(path: Path) -> SkinSet:
     """Read DermaMNIST (.npz with {train,val,test}_{images,labels}). Identical images form one group."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            parts = [
-                (arrays[f"{part}_images"], arrays[f"{part}_labels"].ravel())
-                for part in ("train", "val", "test")
-            ]
+            parts = [(arrays[f"{part}_images"], arrays[f"{part}_labels"].ravel()) for part in ("train", "val", "test")]
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(
-            f"{path}: not a MedMNIST file; expected train, val and test images and labels"
-        ) from error
+        raise DataError(f"{path}: not a MedMNIST file; expected train, val and test images and labels") from error
     images, indices = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     names = [label.name for label in DERMA_MNIST.labels]
-    if (
-        images.ndim != 4
-        or images.shape[3] != 3
-        or images.dtype != np.uint8
-        or not set(indices) <= set(range(len(names)))
-    ):
-        raise DataError(
-            f"{path}: expected DermaMNIST, RGB images of 7 classes; found {images.shape} and "
-            f"{len(set(indices))} classes"
-        )
+    if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8 or not set(indices) <= set(range(len(names))):
+        raise DataError(f"{path}: expected DermaMNIST, RGB images of 7 classes; found {images.shape} and {len(set(indices))} classes")
     records = tuple(
         SkinRecord(
             image_id=f"{path.stem}_{index}",
@@ -169,10 +154,7 @@ def grouped_folds(labels: NDArray[Any], groups: NDArray[Any], folds: int, seed: 
     Raises DataError when there are fewer groups than folds.
     """
     if len(np.unique(groups)) < folds:
-        raise DataError(
-            f"{len(np.unique(groups))} patients cannot be split into {folds} folds; give more data or "
-            "fewer folds"
-        )
+        raise DataError(f"{len(np.unique(groups))} patients cannot be split into {folds} folds; give more data or fewer folds")
     fold_of = np.full(len(labels), -1, dtype=np.int64)
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     for fold, (_, held_out) in enumerate(splitter.split(labels, labels, groups)):
@@ -188,10 +170,7 @@ def check_no_group_is_split(groups: NDArray[Any], fold_of: NDArray[np.int64]) ->
     pairs = pd.DataFrame({"group": groups, "fold": fold_of}).drop_duplicates()
     shared = sorted(pairs["group"][pairs["group"].duplicated()].unique())
     if shared:
-        raise DataError(
-            f"the split leaks: {len(shared)} patients are in several folds, such as "
-            f"{', '.join(shared[:_NAMED_AT_MOST])}"
-        )
+        raise DataError(f"the split leaks: {len(shared)} patients are in several folds, such as {', '.join(shared[:_NAMED_AT_MOST])}")
 
 
 def _table(path: Path, name: str, columns: tuple[str, ...], key: str) -> tuple[list[dict[str, str]], Path]:
@@ -200,17 +179,13 @@ def _table(path: Path, name: str, columns: tuple[str, ...], key: str) -> tuple[l
     try:
         header = pd.read_csv(file, nrows=0).columns
         if missing := [column for column in columns if column not in header]:
-            raise DataError(
-                f"{file}: columns {', '.join(missing)} are missing; expected {', '.join(columns)}"
-            )
+            raise DataError(f"{file}: columns {', '.join(missing)} are missing; expected {', '.join(columns)}")
         frame = pd.read_csv(file, usecols=list(columns), dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: cannot be read as CSV; expected the publisher's file") from error
     frame = frame.apply(lambda column: column.str.strip())
     if doubled := frame[key][frame[key].duplicated()].tolist():
-        raise DataError(
-            f"{file}: {key} occurs twice: {', '.join(doubled[:_NAMED_AT_MOST])}; keep one row an image"
-        )
+        raise DataError(f"{file}: {key} occurs twice: {', '.join(doubled[:_NAMED_AT_MOST])}; keep one row an image")
     images = file.parent / "images"
     return frame.to_dict("records"), images if images.is_dir() else file.parent
 
@@ -237,9 +212,7 @@ def _answer(row: dict[str, str], name: str) -> bool | None:
     try:
         return _ANSWERS[row[name].lower()]
     except KeyError as error:
-        raise DataError(
-            f"{row['img_id']}: {name} is {row[name]!r}; expected True, False, UNK or nothing"
-        ) from error
+        raise DataError(f"{row['img_id']}: {name} is {row[name]!r}; expected True, False, UNK or nothing") from error
 
 
 def _number(row: dict[str, str], name: str, key: str, low: float, high: float) -> float | None:
@@ -250,9 +223,7 @@ def _number(row: dict[str, str], name: str, key: str, low: float, high: float) -
     except ValueError:
         number = nan
     if not low <= number <= high:
-        raise DataError(
-            f"{row[key]}: {name} is {row[name]!r}; expected a number from {low:g} to {high:g}, or nothing"
-        )
+        raise DataError(f"{row[key]}: {name} is {row[name]!r}; expected a number from {low:g} to {high:g}, or nothing")
     return number
 
 

@@ -52,9 +52,7 @@ class SkinSource:
 
 
 def _label(name: str, english: str, urdu: str, icd10: str, severity: int) -> Label:
-    return Label(
-        name=name, name_en=english, name_ur=urdu, icd10=icd10, severity=severity, specialty=_DERMATOLOGY
-    )
+    return Label(name=name, name_en=english, name_ur=urdu, icd10=icd10, severity=severity, specialty=_DERMATOLOGY)
 
 
 PAD_UFES_20 = SkinSource(
@@ -92,9 +90,7 @@ _DERMOSCOPY_LABELS = (
     _label("vasc", "Vascular lesion", "", "D18.0", 5),
 )
 _NON_COMMERCIAL = "Learned from data under CC BY-NC 4.0: for non-commercial use only."
-_DERMOSCOPY_ONLY = (
-    "Learned from dermoscopic images; it is not made for photos taken with a phone's own camera."
-)
+_DERMOSCOPY_ONLY = "Learned from dermoscopic images; it is not made for photos taken with a phone's own camera."
 
 HAM10000 = SkinSource(
     name="HAM10000",

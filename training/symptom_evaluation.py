@@ -189,10 +189,7 @@ def _subgroups(scored: Scored) -> dict[str, dict[str, Interval]]:
     groups = {f"age {bands[band]}": scored.demographics // len(SEXES) == band for band in range(len(bands))}
     groups |= {f"sex {sex}": scored.demographics % len(SEXES) == index for index, sex in enumerate(SEXES)}
     return {
-        name: {
-            f"gtpa@{k}": bootstrap_interval(_mean, _in_top(scored.probabilities[rows], scored.condition[rows], k))
-            for k in (1, 3)
-        }
+        name: {f"gtpa@{k}": bootstrap_interval(_mean, _in_top(scored.probabilities[rows], scored.condition[rows], k)) for k in (1, 3)}
         for name, rows in groups.items()
         if rows.sum() >= SMALLEST_SUBGROUP
     }

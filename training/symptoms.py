@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -124,13 +125,11 @@ def _loss(logits: Tensor, condition: Tensor, differential: Tensor, soft_weight: 
     return (1 - soft_weight) * hard + soft_weight * soft
 
 
-def mixed_masks(
-    generator: PatientGenerator, patients: Patients, recipe: Recipe, random: np.random.Generator
-) -> NDArray[np.int8]:
+def mixed_masks(generator: PatientGenerator, patients: Patients, recipe: Recipe, random: np.random.Generator) -> NDArray[np.int8]:
     """Each batch in four parts: everything asked; a random share lost; the complaint alone; the complaint and some answers."""
     n = len(patients.condition)
     cuts = (0, n // 5, 3 * n // 5, 4 * n // 5, n)
-    parts = [_slice(patients, slice(a, b)) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    parts = [_slice(patients, slice(a, b)) for a, b in pairwise(cuts)]
     lost = random.random(len(parts[1].condition)) * 0.97
     asked = random.random(len(parts[3].condition)) ** 2
     return np.concatenate(
@@ -220,7 +219,12 @@ def calibrate_decisions(scorer: SymptomScorer, knowledge: Knowledge, recipe: Rec
     for level in (2, 3, 4):
         mass = p[:, severity <= level].sum(axis=1)
         thresholds[f"severity_level_{level}"] = float(np.quantile(mass[severity[patients.condition] <= level], MISSED_SHARE))
-    conformal = {"method": "split conformal, mass of the more probable", "coverage": COVERAGE, "mass": float(np.sort(before)[rank]), "n": len(p)}
+    conformal = {
+        "method": "split conformal, mass of the more probable",
+        "coverage": COVERAGE,
+        "mass": float(np.sort(before)[rank]),
+        "n": len(p),
+    }
     return Decisions(thresholds, conformal)
 
 
@@ -262,13 +266,33 @@ def _contract(
         created=now_utc(),
         model_sha256="",
         inputs=(
-            TensorSpec(name="evidence", dtype="float32", shape=("n", slots), meaning="+1 present or chosen, -1 absent or not chosen, 0 unknown; slots in the vocabulary's order"),
+            TensorSpec(
+                name="evidence",
+                dtype="float32",
+                shape=("n", slots),
+                meaning="+1 present or chosen, -1 absent or not chosen, 0 unknown; slots in the vocabulary's order",
+            ),
             TensorSpec(name="demographics", dtype="int64", shape=("n",), meaning=f"age band times 3 plus sex, in [0, {DEMOGRAPHICS})"),
-            TensorSpec(name="log_shift", dtype="float32", shape=("n", conditions), meaning="log multiplier of each condition's prior for season and province; 0 when unknown"),
+            TensorSpec(
+                name="log_shift",
+                dtype="float32",
+                shape=("n", conditions),
+                meaning="log multiplier of each condition's prior for season and province; 0 when unknown",
+            ),
         ),
         outputs=(
-            TensorSpec(name="probabilities", dtype="float32", shape=("n", conditions), meaning="calibrated probability of each condition; sums to 1"),
-            TensorSpec(name="contributions", dtype="float32", shape=("n", slots), meaning="log-odds that each slot adds for the leading condition against the average one"),
+            TensorSpec(
+                name="probabilities",
+                dtype="float32",
+                shape=("n", conditions),
+                meaning="calibrated probability of each condition; sums to 1",
+            ),
+            TensorSpec(
+                name="contributions",
+                dtype="float32",
+                shape=("n", slots),
+                meaning="log-odds that each slot adds for the leading condition against the average one",
+            ),
         ),
         labels=tuple(_label(name, entry) for name, entry in knowledge.conditions.items()),
         intended_use=(
@@ -316,8 +340,18 @@ def _limits(is_catalogue: bool) -> tuple[str, ...]:
 
 def _source(is_catalogue: bool, checksum: str) -> DataSource:
     if is_catalogue:
-        return DataSource(name="Nabz catalogue (data/catalogue), synthetic patients", licence="Apache-2.0", sha256=checksum, citation="This repository; every number carries its basis there.")
-    return DataSource(name="DDXPlus train_statistics.json, derived from the release's training patients (synthetic)", licence="CC BY 4.0", sha256=checksum, citation="Fansi Tchango et al., DDXPlus: A New Dataset For Automatic Medical Diagnosis, NeurIPS 2022 Datasets and Benchmarks; figshare 20043374.")
+        return DataSource(
+            name="Nabz catalogue (data/catalogue), synthetic patients",
+            licence="Apache-2.0",
+            sha256=checksum,
+            citation="This repository; every number carries its basis there.",
+        )
+    return DataSource(
+        name="DDXPlus train_statistics.json, derived from the release's training patients (synthetic)",
+        licence="CC BY 4.0",
+        sha256=checksum,
+        citation="Fansi Tchango et al., DDXPlus: A New Dataset For Automatic Medical Diagnosis, NeurIPS 2022 Datasets and Benchmarks; figshare 20043374.",
+    )
 
 
 def _plot(run: TrackedRun, scorer: SymptomScorer, knowledge: Knowledge, recipe: Recipe, seed: int) -> None:

@@ -59,9 +59,7 @@ def write_synthetic(catalogue: Path, n: int, seed: int, out: Path) -> None:
         raise DataError(f"{out}: cases are written as .jsonl, patients in DDXPlus format as .csv")
 
 
-def draw_cases(
-    knowledge: Knowledge, generator: PatientGenerator, patients: Patients, random: Generator
-) -> list[dict[str, Any]]:
+def draw_cases(knowledge: Knowledge, generator: PatientGenerator, patients: Patients, random: Generator) -> list[dict[str, Any]]:
     """Each patient as a case: what the complaint says is text, some answers are given by code, some vitals measured."""
     said = generator.mask_to_complaint(patients, random, single=False)
     known = generator.mask_missing(patients, MISSING_ANSWERS, random)
@@ -71,7 +69,7 @@ def draw_cases(
     for row in range(len(patients.condition)):
         complaint = _complaint(knowledge, said[row], wording, random)
         answered = finding_map(knowledge, np.where(said[row] != 0, 0, known[row]))
-        asked = {code: value for code, value in answered.items() if random.random() < 0.1 or value not in ("absent",)}
+        asked = {code: value for code, value in answered.items() if random.random() < 0.1 or value != "absent"}
         cases.append(
             {
                 "case_id": f"synthetic-{row + 1}",
@@ -133,9 +131,7 @@ def _moment(season: str, random: Generator) -> datetime:
     return _FIRST_DAY.replace(month=month) + timedelta(minutes=int(random.integers(0, 28 * 24 * 60)))
 
 
-def _write_patients(
-    knowledge: Knowledge, generator: PatientGenerator, patients: Patients, random: Generator, out: Path
-) -> None:
+def _write_patients(knowledge: Knowledge, generator: PatientGenerator, patients: Patients, random: Generator, out: Path) -> None:
     first = generator.first_complaint(patients, random)
     with out.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)

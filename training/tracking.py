@@ -16,7 +16,7 @@ from typing import Any
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
 
-import mlflow  # noqa: E402  (telemetry must be off before the import)
+import mlflow
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
 _PARAMETER_LENGTH = 500

@@ -1,0 +1,68 @@
+"""The choice of thresholds: small sets that can be counted by hand, and the shipped choice on real visits."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from inference.errors import DataError
+from inference.models import load_models
+from inference.triage import Triage
+from training.ktas import FILE, is_emergency, ktas_cases
+from training.levels import TITLE, Judged, flagged, largest_safe_threshold, levels_of, triage_figures, upper_bound
+
+
+def judged(emergency, level_without, probability) -> Judged:
+    """Visits from plain lists."""
+    return Judged(np.array(emergency, dtype=bool), np.array(level_without), np.array(probability, dtype=float))
+
+
+def test_the_upper_bound_is_clopper_pearsons():
+    """No failure in 59 gives 4.95 %, one more trial than 58; all failures give 1."""
+    assert upper_bound(0, 59) == pytest.approx(0.0495, abs=1e-4)
+    assert upper_bound(0, 58) > 0.05
+    assert upper_bound(3, 3) == 1.0
+
+
+def test_the_threshold_is_the_largest_safe_one():
+    """With 59 emergencies none may be missed, so the threshold is the lowest emergency's probability."""
+    visits = judged([1] * 59 + [0] * 3, [5] * 62, [0.4 + n / 1000 for n in range(59)] + [0.1, 0.39, 0.9])
+    assert largest_safe_threshold(visits) == pytest.approx(0.4)
+    assert flagged(visits, 0.4).tolist() == [True] * 59 + [False, False, True]
+
+
+def test_what_rules_raise_needs_no_probability():
+    """Emergencies that the rules already raise do not pull the threshold down."""
+    visits = judged([1] * 60, [2] + [5] * 59, [0.01] + [0.7] * 59)
+    assert largest_safe_threshold(visits) == pytest.approx(0.7)
+
+
+def test_too_few_emergencies_give_no_certificate():
+    """With 10 emergencies not even missing none can be certified."""
+    with pytest.raises(DataError, match="more visits are needed"):
+        largest_safe_threshold(judged([1] * 10, [5] * 10, [0.9] * 10))
+
+
+def test_under_and_over_triage_are_shares_of_their_own_kind():
+    """One of four emergencies missed, one of two others raised."""
+    figures = triage_figures(np.array([1, 1, 1, 1, 0, 0], dtype=bool), np.array([1, 1, 1, 0, 1, 0], dtype=bool))
+    assert (figures["under_triage"].value, figures["under_triage"].n) == (0.25, 4)
+    assert (figures["over_triage"].value, figures["over_triage"].n) == (0.5, 2)
+
+
+def test_the_shipped_certificate_holds_on_its_visits(models_folder):
+    """The recorded held-out under-triage is at most 5 %, and the over-triage that it costs is recorded beside it."""
+    metrics = json.loads(next(models_folder.glob("acuity/*/metrics.json")).read_text(encoding="utf-8"))
+    figures = metrics["evaluations"][TITLE]["metrics"]
+    assert figures["under_triage"]["value"] <= 0.05
+    assert 0 < figures["over_triage"]["value"] < 1
+
+
+def test_the_whole_triage_misses_few_real_emergencies(shared_data, models_folder):
+    """On the KTAS visits, without the way of arrival, at most 5 % of the experts' emergencies get level 4 or 5."""
+    visits = ktas_cases(shared_data / FILE)
+    levels = levels_of(Triage(load_models(models_folder)), [case.model_copy(update={"arrival": None}) for case, _ in visits])
+    emergency = np.array([is_emergency(level) for _, level in visits])
+    assert triage_figures(emergency, levels <= 3)["under_triage"].value <= 0.05
