@@ -62,7 +62,8 @@ BASE_COLUMNS = (
 VITAL_COLUMNS = (
     *(f"{name}_log_{who}" for who in ("adult", "child") for name in DEVIATIONS),
     *(f"{name}_from_{start:g}" for name, start, _ in RAMPS),
-    "shock_log", "strain_adult", "strain_child", "strain_squared", "strain_to_1", "strain_1_to_3", "strain_3_to_6", "strain_by_age", "strain_by_chronic", "strain_in_ambulance",
+    "shock_log", "strain_adult", "strain_child", "strain_squared", "strain_to_1", "strain_1_to_3", "strain_3_to_6",
+    "strain_by_age", "strain_by_chronic", "strain_in_ambulance",
     "not_alert", "consciousness", "on_oxygen",
 )  # fmt: skip
 _GROUP_TERMS = ("", "_by_age", "_by_chronic", "_in_ambulance", "_by_strain")
@@ -130,11 +131,11 @@ class AcuityEncoder:
         row = [
             age, *(max(0.0, age - years) for years in AGE_HINGES_YEARS), float(is_child), float(age_years is None),
             float(sex == "female"), float(sex == "unknown"), ambulance, float(by_ambulance is None), ambulance * decades,
-            float(chronic), float(is_chronic_asked), chronic * decades,
-            chronic * ambulance, float(chronic > 0),
+            float(chronic), float(is_chronic_asked), chronic * decades, chronic * ambulance, float(chronic > 0),
             *unmeasured, float(vitals.consciousness is None), missing, missing * decades, missing * ambulance,
             *(nothing if is_child else logs), *(logs if is_child else nothing), *ramps,
-            math.log1p(deviations[_PULSE_ABOVE] + deviations[_SYSTOLIC_BELOW]), 0.0 if is_child else strain, strain if is_child else 0.0, strain * strain,
+            math.log1p(deviations[_PULSE_ABOVE] + deviations[_SYSTOLIC_BELOW]),
+            0.0 if is_child else strain, strain if is_child else 0.0, strain * strain,
             min(strain, 1.0), min(max(strain - 1.0, 0.0), 2.0), min(max(strain - 3.0, 0.0), 3.0), strain * decades, strain * chronic,
             strain * ambulance, float(level > 0), float(level), float(vitals.on_oxygen is True),
         ]  # fmt: skip
@@ -232,6 +233,4 @@ _PULSE_ABOVE, _SYSTOLIC_BELOW = DEVIATIONS.index("pulse_above"), DEVIATIONS.inde
 
 def _ramps(deviations: Sequence[float]) -> list[float]:
     """The ramps, in order, each in [0, 1]."""
-    return [
-        0.0 if deviations[place] <= start else min(1.0, (deviations[place] - start) * slope) for place, start, slope in _RAMP_TERMS
-    ]
+    return [0.0 if deviations[place] <= start else min(1.0, (deviations[place] - start) * slope) for place, start, slope in _RAMP_TERMS]

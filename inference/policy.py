@@ -52,6 +52,14 @@ class UnscoredPolicy(BaseModel):
     rules_only: int = Field(ge=1, le=5)
 
 
+class DifferentialPolicy(BaseModel):
+    """`largest_set_that_raises`: the largest 90 % prediction set with which a differential may raise above routine."""
+
+    model_config = _FROZEN
+
+    largest_set_that_raises: int = Field(ge=0)
+
+
 class Policy(BaseModel):
     """The whole policy, with its hash for every assessment's provenance."""
 
@@ -61,6 +69,7 @@ class Policy(BaseModel):
     levels: dict[int, LevelPolicy]
     queue: QueuePolicy
     unscored: UnscoredPolicy
+    differential: DifferentialPolicy
     priority: dict[Priority, Annotated[int, Field(ge=1, le=5)]]
     sha256: str = ""
 

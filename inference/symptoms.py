@@ -61,12 +61,13 @@ class Contribution:
 class Differential:
     """The leading conditions, the 90 % prediction set, and the leading one's reasons.
 
-    `severity_mass` is the probability by severity without measured vitals: see `Read.stated`.
+    `severity_mass` (probability by severity) and `deciding_set_size` leave measured vitals out: see `Read.stated`.
     """
 
     leading: tuple[Possible, ...]
     prediction_set: tuple[str, ...]
     severity_mass: dict[int, float]
+    deciding_set_size: int
     contributions: tuple[Contribution, ...]
     n_findings: int
 
@@ -163,6 +164,7 @@ class SymptomModel:
             leading=tuple(leading),
             prediction_set=tuple(self._labels[place].name for place in order[:size]),
             severity_mass={severity: float(by_severity[severity]) for severity in range(1, 6)},
+            deciding_set_size=set_size(-np.sort(-deciding), self._set_mass),
             contributions=self._contributions(evidence, contributions),
             n_findings=len(read.findings),
         )

@@ -197,7 +197,7 @@ class Triage:
         if part.acuity and models.acuity:
             raises += raises_from_acuity(*part.acuity, models.acuity.thresholds)
         if part.differential and models.symptoms:
-            raises += raises_from_differential(part.differential.severity_mass, models.symptoms.thresholds)
+            raises += raises_from_differential(part.differential.severity_mass, models.symptoms.thresholds, is_certain=self._is_certain(part.differential))
         for _, lesion in part.lesions:
             if models.lesions:
                 raises += raises_from_lesion(lesion.malignancy_probability, models.lesions.malignancy_threshold)
@@ -214,6 +214,9 @@ class Triage:
         elif scored == "rules alone":
             raises.append(Raise(self.policy.unscored.rules_only, "policy", "no model scored this case", "کسی ماڈل نے یہ کیس نہیں جانچا"))
         return raises
+
+    def _is_certain(self, differential: Differential) -> bool:
+        return differential.deciding_set_size <= self.policy.differential.largest_set_that_raises
 
     def _specialty(self, part: _Parts) -> str:
         """The specialty with the largest share of the differential; dermatology for a worrying lesion alone."""

@@ -68,14 +68,15 @@ def raises_from_acuity(critical_probability: float, emergency_probability: float
     return found
 
 
-def raises_from_differential(severity_mass: Mapping[int, float], thresholds: Mapping[str, float]) -> list[Raise]:
+def raises_from_differential(severity_mass: Mapping[int, float], thresholds: Mapping[str, float], *, is_certain: bool) -> list[Raise]:
     """What the differential supports. `severity_mass[s]` is the probability of conditions of severity s.
 
     `severity_level_N` is the probability of conditions of severity N or worse at or above which the level is at
-    least N; level 1 is left to the rules.
+    least N; level 1 is left to the rules. A differential that is not certain (a large prediction set: the complaint
+    says too little) supports no more than routine; the rules and the acuity model speak for such a case.
     """
     found = []
-    for level in (2, 3, 4):
+    for level in (2, 3, 4) if is_certain else (4,):
         mass = sum(severity_mass.get(severity, 0.0) for severity in SEVERITIES if severity <= level)
         if mass >= thresholds[f"severity_level_{level}"]:
             found.append(

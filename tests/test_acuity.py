@@ -41,19 +41,18 @@ def _row(**fields):
 
 
 def test_a_vital_enters_as_its_distance_from_the_usual():
-    """SpO2 of 91 is 9 points below; a pulse of 150 is twice the adult's usual 75: 100 percent above."""
+    """SpO2 of 91 is 9 points below: 2/5 up its second ramp; a pulse of 150 is 100 percent above 75: the end of both ramps."""
     row = _row(age_years=30, vitals={"spo2_percent": 91, "pulse_per_minute": 150})
-    assert row["spo2_below_root"] == pytest.approx(3.0)
-    assert row["pulse_above_root"] == pytest.approx(10.0)
-    assert row["pulse_below_root"] == 0.0
+    assert (row["spo2_below_from_3"], row["spo2_below_from_7"]) == (1.0, pytest.approx(0.4))
+    assert (row["pulse_above_from_20"], row["pulse_above_from_50"], row["pulse_below_from_20"]) == (1.0, 1.0, 0.0)
     assert (row["spo2_unmeasured"], row["breaths_unmeasured"], row["unmeasured"]) == (0.0, 1.0, 4.0)
-    assert row["strain_adult"] == pytest.approx(5.0 + 9 * 7.5 / 30)
+    assert row["strain_adult"] == pytest.approx(1.0 + 0.4 + 2.0)
 
 
 def test_the_usual_depends_on_age():
     """A pulse of 140 is far too fast at thirty years and usual at four months."""
-    assert _row(age_years=30, vitals={"pulse_per_minute": 140})["pulse_above_root"] > 9
-    assert _row(age_years=0.3, vitals={"pulse_per_minute": 140})["pulse_above_root"] == 0.0
+    assert _row(age_years=30, vitals={"pulse_per_minute": 140})["pulse_above_from_50"] > 0.9
+    assert _row(age_years=0.3, vitals={"pulse_per_minute": 140})["pulse_above_from_20"] == 0.0
 
 
 def test_unknown_is_a_state_of_its_own():
@@ -190,8 +189,11 @@ def test_the_shipped_model_knows_a_very_ill_patient():
         vitals={"spo2_percent": 99, "pulse_per_minute": 72, "systolic_mmhg": 118, "respiratory_rate_per_minute": 15, "consciousness": "A"},
     )  # fmt: skip
     scores = model.score_cases([(ill, {"F_050": "present"}), (well, {"F_271": "present"}), (Case(case_id="empty"), {})])
-    assert scores[0][0] > 0.3 > 0.02 > scores[1][0]
-    assert scores[0][1] > 0.9 > 0.4 > scores[1][1]
+    (ill_critical, ill_emergency), (well_critical, well_emergency), _ = scores
+    assert ill_critical > 0.2
+    assert ill_emergency > 0.9
+    assert well_critical < 0.01
+    assert well_emergency < 0.3
     assert all(0 <= value <= 1 for score in scores for value in score)
     assert model.score_cases([]) == []
 

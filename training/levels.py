@@ -34,11 +34,8 @@ from training.metrics import Interval, metrics_document, wilson_interval
 Array = NDArray[Any]
 TARGET_MISSED, CONFIDENCE = 0.05, 0.95
 MOST_URGENT_ROUTINE = 3  # levels up to this one are emergencies
-# A critical outcome at least this likely is an emergency whatever the complaint; a policy choice, about ten times the
-# share of critical outcomes among the emergency visits that the model learned from.
-CRITICAL_LEVEL_2 = 0.15
-# The differential raises only when it is more likely than not that the condition is that severe.
-SEVERITY_THRESHOLDS = {"severity_level_2": 0.5, "severity_level_3": 0.9, "severity_level_4": 0.2}
+# The differential raises when it is more likely than not that the condition is that severe; "advice" needs 80 %.
+SEVERITY_THRESHOLDS = {"severity_level_2": 0.5, "severity_level_3": 0.5, "severity_level_4": 0.2}
 NEVER = 2.0
 TITLE = "whole triage on KTAS visits, vitals and complaint only"
 
@@ -60,7 +57,7 @@ def choose_levels(data: Path, models: Path, threads: int) -> dict[str, Any]:
     version = _live(models)
     _record(models / "symptoms" / version["symptoms"], SEVERITY_THRESHOLDS)
     acuity = models / "acuity" / version["acuity"]
-    _record(acuity, {"critical_level_2": CRITICAL_LEVEL_2, "emergency_level_3": NEVER, "routine_level_4": NEVER})
+    _record(acuity, {"emergency_level_3": NEVER})
     visits = [(_as_sent(case), level) for case, level in ktas_cases(data / FILE)]
     probability = _held_out_probability(data / FILE, acuity, threads)
     judged = Judged(
@@ -69,16 +66,9 @@ def choose_levels(data: Path, models: Path, threads: int) -> dict[str, Any]:
         probability=probability,
     )
     threshold = largest_safe_threshold(judged)
-    expert = np.array([level for _, level in visits])
-    routine = float(np.quantile(probability[expert <= 4], TARGET_MISSED))
     report = held_out_report(judged, acuity.as_posix())
     certificate = {"target": TARGET_MISSED, "confidence": CONFIDENCE, "n_emergencies": int(judged.emergency.sum()), "data": "KTAS"}
-    _record(
-        acuity,
-        {"critical_level_2": CRITICAL_LEVEL_2, "emergency_level_3": threshold, "routine_level_4": min(routine, threshold)},
-        report,
-        certificate,
-    )
+    _record(acuity, {"emergency_level_3": threshold}, report, certificate)
     return report
 
 

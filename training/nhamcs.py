@@ -1,6 +1,6 @@
 """Reads NHAMCS-ED public-use visits into rows of the acuity model's features.
 
-Negative numbers are missing; the temperature is in tenths of a degree Fahrenheit. Knows no model.
+Negative numbers are missing; the temperature is in tenths of a degree Fahrenheit; ages are whole years. Knows no model.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _VITALS = {
     "POPCT": "spo2_percent",
     "TEMPF": "temperature_celsius",
 }
+_SMALL_CHILD_YEARS = 3  # below, the usual pulse changes within a year: half of it has passed on average
 # What a living patient can show: outside lie the file's marks (998: felt or heard, not counted) and typing errors.
 _POSSIBLE = {"PULSE": (1, 330), "BPSYS": (30, 320), "BPDIAS": (10, 220), "RESPR": (1, 120), "POPCT": (30, 100), "TEMPF": (24, 45)}
 
@@ -116,7 +117,8 @@ def read_visits(path: Path, groups: ComplaintGroups) -> Visits:
         known = {vital: value for vital, value in zip(_VITALS.values(), values, strict=True) if not math.isnan(value)}
         vitals = Vitals.model_construct(None, consciousness=level, **known)
         ambulance = None if arrived < 0 else arrived == 1
-        visits.append(Visit(age, _SEXES.get(sex, "unknown"), ambulance, None if chronic < 0 else int(chronic), vitals, named))
+        years = age + 0.5 if age < _SMALL_CHILD_YEARS else age
+        visits.append(Visit(years, _SEXES.get(sex, "unknown"), ambulance, None if chronic < 0 else int(chronic), vitals, named))
     return Visits(tuple(visits), table["YEAR"].to_numpy(np.int64), table["CRITICAL_CARE"].to_numpy(np.int64))
 
 
