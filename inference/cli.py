@@ -22,18 +22,18 @@ from rich.progress import Progress
 
 from inference.assessment import Assessment
 from inference.bundle import load_bundle
-from inference.case import CaseReading
+from inference.case import Case, CaseReading
 from inference.casefile import read_cases
 from inference.errors import CaseError, NabzError
 from inference.explain import print_assessment
 from inference.models import Models, load_models
 from inference.policy import load_policy
 from inference.triage import Triage
-from inference.worklist import print_worklist
+from inference.worklist import print_worklist, worklist_svg
 
 DONE, REVIEW, FAILED = 0, 1, 2
 _PROGRESS_FROM_CASES = 2 * 1024
-_TABLE_WIDTH = 200
+_TABLE_WIDTH = 180
 _CSV_COLUMNS = (
     "rank", "case_id", "level", "level_name", "wait_cap_minutes", "emergency_probability", "critical_probability",
     "floor_level", "specialty", "scored_by", "red_flags", "condition", "icd10", "probability",
@@ -92,8 +92,8 @@ def _add_rank(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "nabz rank data/sample/referrals.jsonl --format json --out ranked.jsonl",
     )  # fmt: skip
     rank.add_argument("cases", type=Path, metavar="CASES")
-    rank.add_argument("--format", choices=("table", "json", "csv"), help="table for a reader (default), one JSON object a case, or CSV")
-    rank.add_argument("--out", type=Path, metavar="FILE", help="write there instead of to stdout; .jsonl, .json or .csv choose the format")
+    rank.add_argument("--format", choices=("table", "json", "csv", "svg"), help="table for a reader (default), one JSON object a case, CSV, or a picture of the table")
+    rank.add_argument("--out", type=Path, metavar="FILE", help="write there instead of to stdout; .jsonl, .json, .csv or .svg choose the format")
     _add_common(rank)
     rank.set_defaults(run=_rank)
 
@@ -180,20 +180,26 @@ def _photos(args: argparse.Namespace, cases: Path) -> Path:
 
 
 def _write(assessments: list[Assessment], readings: list[CaseReading], args: argparse.Namespace, now: datetime) -> None:
-    chosen = args.format or {".json": "json", ".jsonl": "json", ".csv": "csv"}.get(args.out.suffix if args.out else "", "table")
+    chosen = args.format or {".json": "json", ".jsonl": "json", ".csv": "csv", ".svg": "svg"}.get(args.out.suffix if args.out else "", "table")
     try:
         with args.out.open("w", encoding="utf-8", newline="") if args.out else nullcontext(sys.stdout) as out:
-            if chosen == "json":
+            if chosen == "svg":
+                out.write(worklist_svg(assessments, _by_id(readings), now, _TABLE_WIDTH))
+            elif chosen == "json":
                 out.writelines(assessment.model_dump_json() + "\n" for assessment in assessments)
             elif chosen == "csv":
                 _write_csv(assessments, out)
             else:
                 console = Console(file=out, width=None if sys.stdout.isatty() and not args.out else _TABLE_WIDTH)
-                print_worklist(assessments, {reading.case.case_id: reading.case for reading in readings}, now, console)
+                print_worklist(assessments, _by_id(readings), now, console)
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
         raise CaseError(f"{args.out} cannot be written: {error.strerror}") from error
+
+
+def _by_id(readings: list[CaseReading]) -> dict[str, Case]:
+    return {reading.case.case_id: reading.case for reading in readings}
 
 
 def _write_csv(assessments: list[Assessment], out: IO[str]) -> None:

@@ -94,7 +94,7 @@ def test_acuity_thresholds_on_both_sides(critical, emergency, expected):
 )
 def test_differential_thresholds_on_both_sides(mass, expected):
     """Severities add up from the worst; self-care conditions never count; level 1 is left to the rules."""
-    assert levels(raises_from_differential(mass, DIFFERENTIAL)) == expected
+    assert levels(raises_from_differential(mass, DIFFERENTIAL, is_certain=True)) == expected
 
 
 @pytest.mark.parametrize(("probability", "expected"), [(0.2, [4]), (BELOW, []), (1.0, [4]), (0.0, [])])
@@ -115,7 +115,7 @@ def test_a_higher_probability_never_lowers_urgency(critical, more_critical, emer
 def test_more_mass_on_any_severity_never_lowers_urgency(mass, severity, more):
     """Worse by the differential is at least as urgent."""
     heavier = {**mass, severity: mass.get(severity, 0.0) + more}
-    before, after = raises_from_differential(mass, DIFFERENTIAL), raises_from_differential(heavier, DIFFERENTIAL)
+    before, after = (raises_from_differential(one, DIFFERENTIAL, is_certain=True) for one in (mass, heavier))
     assert decide_level(after).level <= decide_level(before).level
 
 
@@ -123,6 +123,11 @@ def test_more_mass_on_any_severity_never_lowers_urgency(mass, severity, more):
 def test_the_referrer_s_priority_has_a_level(word, expected):
     """FHIR's words; "routine" raises nothing."""
     assert levels(raise_from_priority(word, load_policy())) == expected
+
+
+def test_a_differential_that_is_not_certain_supports_no_more_than_routine():
+    """However severe its conditions are, a large set raises to level 4 at most."""
+    assert levels(raises_from_differential({1: 1.0}, DIFFERENTIAL, is_certain=False)) == [4]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +146,7 @@ def test_the_referrer_s_priority_has_a_level(word, expected):
 )
 def test_reasons_speak_in_natural_frequencies(probability, said):
     """Small shares out of a hundred, others out of ten."""
-    (found,) = raises_from_differential({1: probability}, dict.fromkeys(DIFFERENTIAL, 0.0))
+    (found,) = raises_from_differential({1: probability}, dict.fromkeys(DIFFERENTIAL, 0.0), is_certain=True)
     assert found.text_en == f"differential: {said} such patients have a condition of severity 2 or worse"
 
 
@@ -149,7 +154,7 @@ def test_every_reason_is_said_in_english_and_urdu_with_its_source():
     """The Urdu text is in Arabic script and has the same numbers."""
     found = [
         *raises_from_acuity(0.3, 0.6, ACUITY),
-        *raises_from_differential({1: 0.3}, DIFFERENTIAL),
+        *raises_from_differential({1: 0.3}, DIFFERENTIAL, is_certain=True),
         *raises_from_lesion(0.3, 0.2),
         *raise_from_priority("stat", load_policy()),
     ]
