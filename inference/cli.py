@@ -92,8 +92,14 @@ def _add_rank(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "nabz rank data/sample/referrals.jsonl --format json --out ranked.jsonl",
     )  # fmt: skip
     rank.add_argument("cases", type=Path, metavar="CASES")
-    rank.add_argument("--format", choices=("table", "json", "csv", "svg"), help="table for a reader (default), one JSON object a case, CSV, or a picture of the table")
-    rank.add_argument("--out", type=Path, metavar="FILE", help="write there instead of to stdout; .jsonl, .json, .csv or .svg choose the format")
+    rank.add_argument(
+        "--format",
+        choices=("table", "json", "csv", "svg"),
+        help="table for a reader (default), one JSON object a case, CSV, or a picture of the table",
+    )
+    rank.add_argument(
+        "--out", type=Path, metavar="FILE", help="write there instead of to stdout; .jsonl, .json, .csv or .svg choose the format"
+    )
     _add_common(rank)
     rank.set_defaults(run=_rank)
 
@@ -180,7 +186,9 @@ def _photos(args: argparse.Namespace, cases: Path) -> Path:
 
 
 def _write(assessments: list[Assessment], readings: list[CaseReading], args: argparse.Namespace, now: datetime) -> None:
-    chosen = args.format or {".json": "json", ".jsonl": "json", ".csv": "csv", ".svg": "svg"}.get(args.out.suffix if args.out else "", "table")
+    chosen = args.format or {".json": "json", ".jsonl": "json", ".csv": "csv", ".svg": "svg"}.get(
+        args.out.suffix if args.out else "", "table"
+    )
     try:
         with args.out.open("w", encoding="utf-8", newline="") if args.out else nullcontext(sys.stdout) as out:
             if chosen == "svg":

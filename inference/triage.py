@@ -197,7 +197,9 @@ class Triage:
         if part.acuity and models.acuity:
             raises += raises_from_acuity(*part.acuity, models.acuity.thresholds)
         if part.differential and models.symptoms:
-            raises += raises_from_differential(part.differential.severity_mass, models.symptoms.thresholds, is_certain=self._is_certain(part.differential))
+            raises += raises_from_differential(
+                part.differential.severity_mass, models.symptoms.thresholds, is_certain=self._is_certain(part.differential)
+            )
         for _, lesion in part.lesions:
             if models.lesions:
                 raises += raises_from_lesion(lesion.malignancy_probability, models.lesions.malignancy_threshold)
