@@ -34,8 +34,8 @@ from training.metrics import Interval, metrics_document, wilson_interval
 Array = NDArray[Any]
 TARGET_MISSED, CONFIDENCE = 0.05, 0.95
 MOST_URGENT_ROUTINE = 3  # levels up to this one are emergencies
-# The differential raises when it is more likely than not that the condition is that severe; "advice" needs 80 %.
-SEVERITY_THRESHOLDS = {"severity_level_2": 0.5, "severity_level_3": 0.5, "severity_level_4": 0.2}
+# The differential raises when it is more likely than not that the condition is that severe; "advice" needs 95 %.
+SEVERITY_THRESHOLDS = {"severity_level_2": 0.5, "severity_level_3": 0.5, "severity_level_4": 0.05}
 NEVER = 2.0
 TITLE = "whole triage on KTAS visits, vitals and complaint only"
 
