@@ -37,7 +37,9 @@ def test_the_sample_is_ranked_whole_and_in_order(capsys):
     results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert status == 1
     assert [one["rank"] for one in results] == list(range(1, 17))
-    assert sorted(one["case_id"] for one in results) == sorted(json.loads(line)["case_id"] for line in SAMPLE.read_text(encoding="utf-8").splitlines())
+    assert sorted(one["case_id"] for one in results) == sorted(
+        json.loads(line)["case_id"] for line in SAMPLE.read_text(encoding="utf-8").splitlines()
+    )
     assert [one["level"] for one in results] == sorted(one["level"] for one in results)
 
 

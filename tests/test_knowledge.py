@@ -93,8 +93,25 @@ def test_a_folder_that_is_neither_kind_is_refused(tmp_path):
     with pytest.raises(DataError) as caught:
         load_knowledge(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path} is neither a catalogue nor a folder with release_conditions.json, release_evidences.json, train_statistics.json"
+        f"{tmp_path} is neither a catalogue nor a folder with release_conditions.json, release_evidences.json and "
+        "train_statistics.json or release_train_patients.csv"
     )
+
+
+def test_patients_alone_are_enough(tiny_release):
+    """Without statistics they are counted: 30 of 40 flu patients have the fever; smoothing moves that by one patient."""
+    (tiny_release / "train_statistics.json").unlink()
+    header = "AGE,DIFFERENTIAL_DIAGNOSIS,SEX,PATHOLOGY,EVIDENCES,INITIAL_EVIDENCE\n"
+    flu = ["30,[],F,flu,\"['E_1', 'E_2', 'E_3_@_2']\",E_1\n"] * 30 + ["30,[],F,flu,[],E_1\n"] * 10
+    cold = ["70,[],M,cold,\"['E_1']\",E_1\n"] * 6 + ["70,[],M,cold,[],E_1\n"] * 54
+    (tiny_release / "release_train_patients.csv").write_text(header + "".join(flu + cold))
+    knowledge = load_knowledge(tiny_release)
+    assert knowledge.prior == pytest.approx([41 / 102, 61 / 102])
+    overall = (36 + 0.5) / 101
+    assert knowledge.presence[FLU][0] == pytest.approx((30 + overall) / 41)
+    assert knowledge.presence[COLD][0] == pytest.approx((6 + overall) / 61)
+    who = knowledge.log_demographics
+    assert who[demographic_index(30, "female")][0] > who[demographic_index(30, "male")][0]
 
 
 def test_broken_json_is_refused(tiny_release):

@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from inference.errors import DataError
 from inference.evidence import AGE_BANDS, DEMOGRAPHICS, SEXES, Slot
 from training.catalogue import PROVINCES, SEASONS, compile_catalogue, compile_lexicon, load_catalogue
+from training.ddxplus import read_patients
 
 Floats = NDArray[np.float64]
 
 # `train_statistics.json` counts only the first value of a multi-valued evidence, so its shares are not probabilities;
 # the release's patients have each possible value about this often (measured on its validation patients).
 MULTI_VALUE_PROBABILITY = 0.65
+TRAINING_FILES = ("train_statistics.json", "release_train_patients.csv")
 _FLOOR = 1e-5
 _NEVER = 1e-6
 # Share of each age band among consultations where the age is unknown; estimate.
@@ -59,21 +61,71 @@ class Knowledge:
 
 
 def load_knowledge(folder: Path) -> Knowledge:
-    """The catalogue's folder, or one with `release_conditions.json`, `release_evidences.json`, `train_statistics.json`.
+    """The catalogue's folder, or one in DDXPlus release format.
 
-    Raises DataError when it is neither.
+    The latter has `release_conditions.json`, `release_evidences.json`, and either `train_statistics.json` or the training
+    patients themselves, `release_train_patients.csv`. Raises DataError when it is neither.
     """
     if (folder / "findings").is_dir():
         catalogue = load_catalogue(folder)
         release = compile_catalogue(catalogue)
         applies = {rule: [catalogue.findings[slug]["code"] for slug in slugs] for rule, slugs in catalogue.applies.items()}
         return _assemble(release["conditions"], release["evidences"], release["statistics"], compile_lexicon(catalogue), applies)
-    names = ("release_conditions.json", "release_evidences.json", "train_statistics.json")
+    source = training_source(folder)
+    names = ("release_conditions.json", "release_evidences.json")
     try:
-        conditions, evidences, statistics = (json.loads((folder / name).read_text(encoding="utf-8")) for name in names)
+        conditions, evidences = (json.loads((folder / name).read_text(encoding="utf-8")) for name in names)
+        if source.suffix == ".csv":
+            return _assemble(conditions, evidences, _counted(source, conditions, evidences), {}, {})
+        statistics = json.loads(source.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder} is neither a catalogue nor a folder with {', '.join(names)}") from error
+        raise DataError(
+            f"{folder} is neither a catalogue nor a folder with {', '.join(names)} and {' or '.join(TRAINING_FILES)}"
+        ) from error
     return _assemble(conditions, evidences, _given_parent(statistics, evidences), {}, {})
+
+
+def training_source(folder: Path) -> Path:
+    """The file of a DDXPlus folder that the probabilities come from: the statistics, else the training patients."""
+    return next((folder / name for name in TRAINING_FILES if (folder / name).is_file()), folder / TRAINING_FILES[0])
+
+
+def _counted(path: Path, conditions: Mapping[str, Any], evidences: Mapping[str, Any]) -> dict[str, Any]:
+    """Statistics counted from training patients: P(slot | condition, parent present), and who has the condition.
+
+    Each count is smoothed by one patient who has the slot as often as all patients do.
+    """
+    labels = tuple(conditions)
+    slots = tuple(Slot(code, value) for code, evidence in evidences.items() for value in _values(evidence))
+    table = read_patients(path, slots, labels, evidences)
+    overall = _shares(table.full, np.full(len(slots), 0.5))
+    bands, sexes = table.demographics // len(SEXES), table.demographics % len(SEXES)
+    statistics = {}
+    for index, label in enumerate(labels):
+        rows = table.condition == index
+        findings: dict[str, dict[str, float]] = {}
+        for slot, share in zip(slots, _shares(table.full[rows], overall), strict=True):
+            findings.setdefault(slot.code, {})[slot.value or "1"] = float(share)
+        statistics[label] = {
+            "prior": (rows.sum() + 1) / (len(rows) + len(labels)),
+            "findings": findings,
+            "age": {band: _lift(bands == number, rows) for number, band in enumerate(AGE_BANDS)},
+            "sex": {sex: _lift(sexes == number, rows) for number, sex in enumerate(SEXES[:2])},
+        }
+    return statistics
+
+
+def _shares(answers: NDArray[np.float32], expected: Floats) -> Floats:
+    """How often each slot is +1 among the patients who were asked, smoothed by one patient at `expected`."""
+    asked, present = (answers != 0).sum(axis=0), (answers > 0).sum(axis=0)
+    return (present + expected) / (asked + 1)
+
+
+def _lift(group: NDArray[np.bool_], rows: NDArray[np.bool_]) -> float:
+    """How many times as often a group has the condition as everybody does, smoothed by one patient; 1 for no group."""
+    if not group.any():
+        return 1.0
+    return float(((group & rows).sum() + group.mean()) / ((rows.sum() + 1) * group.mean()))
 
 
 def _given_parent(statistics: dict[str, Any], evidences: dict[str, Any]) -> dict[str, Any]:

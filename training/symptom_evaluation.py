@@ -34,6 +34,7 @@ GENERATED_SEED = 20_261_122
 SEVERE = 2  # DSHM and its kin speak of severities 1 and 2
 RELEVANT_SHARE = 0.01  # the paper leaves out of a differential what is at or below 1 %
 SMALLEST_SUBGROUP = 20
+TEST_FILES = ("patients_all49.csv", "release_test_patients.csv")
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def evaluate_and_record(folder: Path, data: Path, args: argparse.Namespace) -> d
         }
         note = "Synthetic patients, drawn from the catalogue with a seed that training does not use."
     else:
-        patients = data / "patients_all49.csv"
+        patients = next((data / name for name in TEST_FILES if (data / name).is_file()), data / TEST_FILES[0])
         parts = {"real test patients, full evidence": (patients, None), "real test patients, first complaint only": (patients, 0)}
         note = "DDXPlus release test patients; they are themselves synthetic."
     evaluations = {

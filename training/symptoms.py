@@ -22,7 +22,7 @@ from inference.evidence import DEMOGRAPHICS
 from training import symptom_evaluation
 from training.export import PARITY_INPUTS, check_parity, file_sha256, now_utc, write_bundle
 from training.generator import PatientGenerator, Patients
-from training.knowledge import Knowledge, load_knowledge
+from training.knowledge import Knowledge, load_knowledge, training_source
 from training.symptom_network import SymptomNetwork, SymptomScorer
 from training.tracking import TrackedRun, current_commit, tracked_run
 
@@ -64,14 +64,15 @@ def train(args: argparse.Namespace) -> Path:
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     out = Path(args.out or f"models/{task}/{args.version}")
-    checksum = file_sha256(data) if is_catalogue else file_sha256(data / "train_statistics.json")
+    checksum = file_sha256(data) if is_catalogue else file_sha256(training_source(data))
     with tracked_run(task, {"seed": args.seed, "smoke": args.smoke, **vars(recipe)}, {task: checksum}) as run:
         network = _fit(knowledge, recipe, args, run)
         scorer = _calibrated(network, knowledge, recipe, args.seed)
         model = _exported(scorer)
         parity = check_parity(_torch_source(scorer), model, _parity_feeds(knowledge, recipe, args.seed))
         measured = calibrate_decisions(scorer, knowledge, recipe, args.seed)
-        contract = _contract(task, args, knowledge, recipe, scorer.temperature, parity, checksum, measured)
+        source = "catalogue" if is_catalogue else training_source(data).name
+        contract = _contract(task, args, knowledge, recipe, scorer.temperature, parity, source, checksum, measured)
         write_bundle(out, model, contract, symptom_evaluation.unevaluated(task))
         bundle = symptom_evaluation.evaluate_and_record(out, data, args)
         run.log_report(bundle)
@@ -255,6 +256,7 @@ def _contract(
     recipe: Recipe,
     temperature: float,
     parity: dict[str, Any],
+    source: str,
     checksum: str,
     decisions: Decisions,
 ) -> Contract:
@@ -302,7 +304,7 @@ def _contract(
         ),
         limits=_limits(is_catalogue),
         licence="Apache-2.0" if is_catalogue else "CC BY 4.0",
-        data=(_source(is_catalogue, checksum),),
+        data=(_source(source, checksum),),
         training={"seed": args.seed, "commit": current_commit(), "parity": parity, "temperature": temperature, **vars(recipe)},
         thresholds=decisions.thresholds,
         conformal=decisions.conformal,
@@ -338,8 +340,10 @@ def _limits(is_catalogue: bool) -> tuple[str, ...]:
     )
 
 
-def _source(is_catalogue: bool, checksum: str) -> DataSource:
-    if is_catalogue:
+def _source(source: str, checksum: str) -> DataSource:
+    if source.endswith(".csv"):
+        return DataSource(name=f"{source}, patients in DDXPlus format", licence="its owner's", sha256=checksum, citation="Its owner.")
+    if source != "train_statistics.json":
         return DataSource(
             name="Nabz catalogue (data/catalogue), synthetic patients",
             licence="Apache-2.0",
