@@ -30,6 +30,8 @@ _CASE_ID_LENGTH = 200
 _COMPLAINT_LENGTH = 20_000
 _LARGEST_VALUE = 1e15  # no count, measure or code on a form is larger
 _DEPTH = 6  # levels of nesting that are looked at; a case has three
+CATALOGUE_PREFIX = "F_"
+_YES, _NO = frozenset({"present", "yes", "y", "true", "1"}), frozenset({"absent", "no", "n", "false", "0"})
 _NUMERIC_LIMITS = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le"}
 
 
@@ -40,6 +42,11 @@ def _finding_value(value: Any) -> Any:
     if isinstance(value, int | float) and abs(value) < _LARGEST_VALUE:
         return f"{value:g}"
     return value  # not a number, infinite or absurd: refused as no text
+
+
+def _answer(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    word = value.strip().casefold() if isinstance(value, str) else ""
+    return PRESENT if word in _YES else ABSENT if word in _NO else value
 
 
 FindingValue = Annotated[str | tuple[str, ...], BeforeValidator(_finding_value)]
@@ -109,6 +116,15 @@ class Case(BaseModel):
     arrival: Arrival | None = None
     priority: Priority | None = None
     prior_visits: int | None = Field(default=None, ge=0)
+
+    @field_validator("findings")
+    @classmethod
+    def _answered(cls, findings: dict[str, str | tuple[str, ...]]) -> dict[str, str | tuple[str, ...]]:
+        """Read yes and no, as forms and spreadsheets write them, for the catalogue's findings (`F_`).
+
+        Other codes keep their values: in DDXPlus data a bare number is an answer.
+        """
+        return {code: _answer(value) if code.startswith(CATALOGUE_PREFIX) else value for code, value in findings.items()}
 
     @field_validator("received_at")
     @classmethod

@@ -75,13 +75,13 @@ class EvidenceEncoder:
         return row
 
     def unknown(self, findings: FindingMap) -> list[str]:
-        """The given codes, or values of them, that the model has no input for."""
+        """The given codes, or values of them, that the model has no input for; a binary finding has no other values."""
         missing = []
         for code, value in findings.items():
             places = self._places.get(code)
             if places is None:
                 missing.append(code)
-            elif "" not in places and value not in (PRESENT, ABSENT):
+            elif value not in (PRESENT, ABSENT):
                 values = (value,) if isinstance(value, str) else value
                 missing += [f"{code}={v}" for v in values if v not in places]
         return missing

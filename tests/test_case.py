@@ -123,3 +123,13 @@ def test_a_time_without_zone_is_utc_and_the_input_is_left_alone() -> None:
     assert reading.case.received_at is not None
     assert reading.case.received_at.tzinfo is not None
     assert raw["vitals"] == {"pulse_per_minute": "fast"}
+
+
+def test_yes_and_no_in_a_form_s_words_are_present_and_absent():
+    """0 and "no" never count as present; a DDXPlus code keeps its number."""
+    raw = {"F_001": 0, "F_002": "No", "F_003": "1", "F_004": "YES", "F_005": True, "F_006": "over_2_weeks", "E_58": 0}
+    case = read_case({"case_id": "a", "findings": raw}, "a").case
+    assert case.findings == {
+        "F_001": "absent", "F_002": "absent", "F_003": "present", "F_004": "present", "F_005": "present",
+        "F_006": "over_2_weeks", "E_58": "0",
+    }  # fmt: skip

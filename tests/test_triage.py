@@ -123,6 +123,12 @@ def test_unknown_findings_are_named(triage):
     assert result.differential
 
 
+def test_an_answer_that_is_neither_yes_nor_no_is_named(triage):
+    """A binary finding answered "maybe" counts as present for the rules, to be safe, and the case is reviewed."""
+    result = triage.assess(case(age_years=30, findings={"F_001": "maybe"}, vitals=WELL), NOW)
+    assert "findings F_001=maybe are not in the catalogue: enter them again" in result.review.why
+
+
 def test_the_referrers_priority_is_never_lowered(triage):
     """A referrer's `stat` puts a healthy-looking case at level 1."""
     assert triage.assess(case(age_years=30, complaint="runny nose", vitals=WELL, priority="stat"), NOW).level == 1

@@ -142,6 +142,20 @@ def _add_data(commands: _SUBPARSERS) -> None:
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--out", type=Path, required=True, help=".jsonl: cases; .csv: patients in DDXPlus format")
     generate.set_defaults(run=_generate)
+    _add_cases(verbs)
+
+
+def _add_cases(verbs: _SUBPARSERS) -> None:
+    cases = _command(
+        verbs,
+        "cases",
+        "Turn public visits or photos into a case file for `nabz rank`, without their labels.",
+        "nabz-train data cases ktas --data ../shared/data --out runs/ktas.jsonl",
+    )
+    cases.add_argument("source", choices=("ktas", "pad_ufes_20"))
+    cases.add_argument("--data", type=Path, required=True, help="the folder of data sets")
+    cases.add_argument("--out", type=Path, required=True, help="a .jsonl file")
+    cases.set_defaults(run=_cases)
 
 
 def _trainer(task: str) -> Any:
@@ -206,6 +220,13 @@ def _generate(args: argparse.Namespace) -> int:
 
     write_synthetic(args.catalogue, args.n, args.seed, args.out)
     print(f"wrote {args.n} synthetic cases to {args.out}", file=sys.stderr)
+    return DONE
+
+
+def _cases(args: argparse.Namespace) -> int:
+    from training.exchange import write_cases
+
+    print(f"wrote {write_cases(args.source, args.data, args.out)} cases to {args.out}", file=sys.stderr)
     return DONE
 
 
