@@ -53,11 +53,12 @@ class UnscoredPolicy(BaseModel):
 
 
 class DifferentialPolicy(BaseModel):
-    """`largest_set_that_raises`: the largest 90 % prediction set with which a differential may raise above routine."""
+    """When a differential may raise above routine: the largest 90 % set, and the fewest findings that it rests on."""
 
     model_config = _FROZEN
 
     largest_set_that_raises: int = Field(ge=0)
+    least_findings_that_raise: int = Field(ge=0)
 
 
 class Policy(BaseModel):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.bundle import Bundle, Label
-from inference.case import PRESENT, Case
+from inference.case import ABSENT, PRESENT, Case
 from inference.errors import BundleError
 from inference.evidence import EvidenceEncoder, Slot, demographic_index, prior_shift, season_of
 from inference.findings import FindingsReader, Reading
@@ -61,7 +61,8 @@ class Contribution:
 class Differential:
     """The leading conditions, the 90 % prediction set, and the leading one's reasons.
 
-    `severity_mass` (probability by severity) and `deciding_set_size` leave measured vitals out: see `Read.stated`.
+    `severity_mass` (probability by severity), `deciding_set_size` and `n_present` (findings that are there) leave
+    measured vitals out: see `Read.stated`.
     """
 
     leading: tuple[Possible, ...]
@@ -69,7 +70,7 @@ class Differential:
     severity_mass: dict[int, float]
     deciding_set_size: int
     contributions: tuple[Contribution, ...]
-    n_findings: int
+    n_present: int
 
 
 class SymptomModel:
@@ -166,7 +167,7 @@ class SymptomModel:
             severity_mass={severity: float(by_severity[severity]) for severity in range(1, 6)},
             deciding_set_size=set_size(-np.sort(-deciding), self._set_mass),
             contributions=self._contributions(evidence, contributions),
-            n_findings=len(read.findings),
+            n_present=sum(value != ABSENT for value in read.stated.values()),
         )
 
     def _contributions(self, evidence: NDArray[np.float32], contributions: NDArray[np.float32]) -> tuple[Contribution, ...]:

@@ -218,7 +218,8 @@ class Triage:
         return raises
 
     def _is_certain(self, differential: Differential) -> bool:
-        return differential.deciding_set_size <= self.policy.differential.largest_set_that_raises
+        rule = self.policy.differential
+        return differential.deciding_set_size <= rule.largest_set_that_raises and differential.n_present >= rule.least_findings_that_raise
 
     def _specialty(self, part: _Parts) -> str:
         """The specialty with the largest share of the differential; dermatology for a worrying lesion alone."""
