@@ -185,7 +185,7 @@ def _copied(raw: Mapping[Any, Any]) -> dict[str, Any]:
 
 def _printable(text: str) -> str:
     """Text without the half characters that cannot be written to any file."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _named(fields: dict[str, Any], fallback_id: str) -> list[str]:

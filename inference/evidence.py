@@ -70,7 +70,7 @@ class EvidenceEncoder:
                     row[list(places.values())] = -1.0
                     row[chosen] = 1.0
         for code, value in findings.items():
-            if value == ABSENT:
+            if value == ABSENT and code in self._children:
                 self._forget_children(code, row)
         return row
 

@@ -19,6 +19,7 @@ from inference.findings import FindingsReader, Reading
 
 SHOWN_CONDITIONS = 5
 SHOWN_REASONS = 4
+_CANDIDATE_REASONS = 4 * SHOWN_REASONS
 LEAST_CONTRIBUTION = 0.3  # log-odds below which a finding is not worth a line
 
 
@@ -132,7 +133,10 @@ class SymptomModel:
         if not reads:
             return []
         evidence = np.stack([self.encoder.encode(read.findings) for read in reads])
-        stated = np.stack([self.encoder.encode(read.stated) for read in reads])
+        measured = [row for row, read in enumerate(reads) if read.stated != read.findings]
+        stated = evidence.copy()
+        for row in measured:
+            stated[row] = self.encoder.encode(reads[row].stated)
         who = np.array([demographic_index(read.case.age_years, read.case.sex) for read in reads])
         shift = np.stack([self._shift(read.case) for read in reads])
         outputs = self._bundle.run({"evidence": evidence, "demographics": who, "log_shift": shift})
@@ -141,46 +145,34 @@ class SymptomModel:
         if not (np.isfinite(probabilities).all() and np.isfinite(deciding).all()):
             raise BundleError(f"{self._bundle.contract.task}: the model gave no finite probabilities")
         order = np.argsort(-probabilities, axis=1, kind="stable")
+        sizes, deciding_sizes = set_sizes(probabilities, self._set_mass), set_sizes(deciding, self._set_mass)
+        contributions = outputs["contributions"]
+        kept = min(_CANDIDATE_REASONS, contributions.shape[1] - 1)
+        strongest = np.argpartition(-np.abs(contributions), kept, axis=1)[:, : kept + 1]
         return [
-            self._differential(reads[row], probabilities[row], deciding[row], order[row], evidence[row], outputs["contributions"][row])
-            for row in range(len(reads))
+            Differential(
+                leading=tuple(Possible(self._labels[place], float(probabilities[row, place])) for place in order[row, :SHOWN_CONDITIONS]),
+                prediction_set=tuple(self._labels[place].name for place in order[row, : sizes[row]]),
+                severity_mass=dict(enumerate(np.bincount(self._severity, weights=deciding[row], minlength=6).tolist())),
+                deciding_set_size=int(deciding_sizes[row]),
+                contributions=self._contributions(strongest[row], evidence[row], contributions[row]),
+                n_present=sum(value != ABSENT for value in read.stated.values()),
+            )
+            for row, read in enumerate(reads)
         ]
 
     def _shift(self, case: Case) -> NDArray[np.float32]:
         return prior_shift(self._shifts, season_of(case.received_at), self.province_of(case))
 
-    def _differential(
-        self,
-        read: Read,
-        probabilities: NDArray[np.float32],
-        deciding: NDArray[np.float32],
-        order: NDArray[np.int64],
-        evidence: NDArray[np.float32],
-        contributions: NDArray[np.float32],
-    ) -> Differential:
-        size = set_size(probabilities[order], self._set_mass)
-        by_severity = np.bincount(self._severity, weights=deciding, minlength=6)
-        leading = [Possible(self._labels[place], float(probabilities[place])) for place in order[:SHOWN_CONDITIONS]]
-        return Differential(
-            leading=tuple(leading),
-            prediction_set=tuple(self._labels[place].name for place in order[:size]),
-            severity_mass={severity: float(by_severity[severity]) for severity in range(1, 6)},
-            deciding_set_size=set_size(-np.sort(-deciding), self._set_mass),
-            contributions=self._contributions(evidence, contributions),
-            n_present=sum(value != ABSENT for value in read.stated.values()),
-        )
-
-    def _contributions(self, evidence: NDArray[np.float32], contributions: NDArray[np.float32]) -> tuple[Contribution, ...]:
-        """The strongest findings for and against, strongest first; of a chosen value only the chosen slot speaks."""
-        chosen = [
-            place
-            for place in np.argsort(-np.abs(contributions))[: 4 * SHOWN_REASONS]
-            if evidence[place] and abs(contributions[place]) >= LEAST_CONTRIBUTION
-        ]
-        kept = []
-        for direction in (1, -1):
-            kept += [place for place in chosen if contributions[place] * direction > 0][:SHOWN_REASONS]
-        return tuple(self._contribution(place, evidence[place], contributions[place]) for place in kept)
+    def _contributions(
+        self, candidates: NDArray[np.int64], evidence: NDArray[np.float32], contributions: NDArray[np.float32]
+    ) -> tuple[Contribution, ...]:
+        """The strongest findings for and against, strongest first, of one case's slots with the largest contributions."""
+        ordered = sorted(candidates.tolist(), key=lambda place: -abs(contributions[place]))
+        chosen = [place for place in ordered if evidence[place] and abs(contributions[place]) >= LEAST_CONTRIBUTION]
+        supporting = [place for place in chosen if contributions[place] > 0][:SHOWN_REASONS]
+        opposing = [place for place in chosen if contributions[place] < 0][:SHOWN_REASONS]
+        return tuple(self._contribution(place, evidence[place], contributions[place]) for place in supporting + opposing)
 
     def _contribution(self, place: int, state: np.float32, log_odds: np.float32) -> Contribution:
         slot = self._slots[place]
@@ -197,7 +189,8 @@ class SymptomModel:
         return next((code for code, evidence in self._evidences.items() if evidence.get("slug") == slug), None)
 
 
-def set_size(descending: NDArray[np.float32], mass: float) -> int:
-    """How many leading conditions the prediction set has: those whose more probable rivals have at most `mass`."""
-    before = np.cumsum(descending) - descending
-    return max(1, int(np.searchsorted(before, mass, side="right")))
+def set_sizes(probabilities: NDArray[np.float32], mass: float) -> NDArray[np.int64]:
+    """How many conditions each prediction set has, [n]: those whose more probable rivals together have at most `mass`."""
+    descending = -np.sort(-probabilities, axis=1)
+    before = np.cumsum(descending, axis=1) - descending
+    return np.maximum((before <= mass).sum(axis=1), 1)

@@ -39,7 +39,8 @@ _SUBGROUP_REPEATS = 200
 _BATCH = 8192
 _NET_BENEFIT_AT = (0.02, 0.05, 0.10)
 _CURVE = (0.02, 0.05, 0.10)
-_KTAS_NOTE = (
+KTAS_TITLE = "KTAS visits, out of fold, experts' level 1-3"
+KTAS_NOTE = (
     "Vitals, complaint, age and sex only. Ten-fold: no visit is scored by a head that was fitted on it; the calibration and the "
     "thresholds were chosen on these held-out scores. `with_rules` counts a visit that the rule floor raises as raised."
 )
@@ -58,7 +59,7 @@ def evaluate(bundle: Bundle, name: str, data: Path) -> dict[str, Any]:
     """
     if data.is_dir():
         raise DataError(f"{data} is a folder: name the file of NHAMCS visits (.csv.gz) or of KTAS visits (.csv)")
-    return _evaluate_ktas(bundle, name, data) if _is_ktas(data) else _evaluate_nhamcs(bundle, name, data)
+    return _evaluate_ktas(bundle, name, data) if is_ktas(data) else _evaluate_nhamcs(bundle, name, data)
 
 
 def evaluate_and_record(folder: Path, data: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -69,10 +70,7 @@ def evaluate_and_record(folder: Path, data: Path, args: argparse.Namespace) -> d
             data / nhamcs.FILE,
             "Learned from 2015-2018, measured on 2019. Patients are either admitted to critical care or not admitted: easier than reality. `at_level_2`: by this model alone.",
         ),
-        "KTAS visits, out of fold, experts' level 1-3": (
-            data / ktas.FILE,
-            _KTAS_NOTE,
-        ),
+        KTAS_TITLE: (data / ktas.FILE, KTAS_NOTE),
     }
     evaluations = {title: {**evaluate(bundle, folder.as_posix(), path), "note": note} for title, (path, note) in parts.items()}
     report = {"command": f"nabz-train evaluate {folder.as_posix()} --data FILE --json", "evaluations": evaluations}
@@ -102,11 +100,13 @@ def over_triage_at(truth: Array, score: Array, under_triage: float) -> float:
     return float(np.mean(others >= own[int(under_triage * len(own))]))
 
 
-def _is_ktas(data: Path) -> bool:
+def is_ktas(data: Path) -> bool:
+    """Whether a file has KTAS visits (separated by semicolons) rather than NHAMCS ones."""
     if data.suffix == ".gz":
         return False
     try:
-        return b";" in data.open("rb").readline()
+        with data.open("rb") as file:
+            return b";" in file.readline()
     except OSError as error:
         raise DataError(f"{data} cannot be read: {error.strerror}") from error
 
@@ -148,7 +148,7 @@ def _evaluate_nhamcs(bundle: Bundle, name: str, path: Path) -> dict[str, Any]:
 
 def _evaluate_ktas(bundle: Bundle, name: str, path: Path) -> dict[str, Any]:
     visits = read_ktas(path, CATALOGUE)
-    probability = _ktas_probability(bundle, visits, is_known=file_sha256(path) in {source.sha256 for source in bundle.contract.data})
+    probability = ktas_probability(bundle, visits, is_known=file_sha256(path) in {source.sha256 for source in bundle.contract.data})
     truth = visits.is_emergency.astype(int)
     threshold = bundle.contract.thresholds["emergency_level_3"]
     with_rules = np.where(visits.floor <= _EMERGENCY_FLOOR, 1.0 + probability, probability)
@@ -175,8 +175,8 @@ def _evaluate_ktas(bundle: Bundle, name: str, path: Path) -> dict[str, Any]:
     return metrics_document("acuity", name, len(truth), figures, subgroups)
 
 
-def _ktas_probability(bundle: Bundle, visits: KtasVisits, *, is_known: bool) -> Array:
-    """The bundle's probabilities; out of fold when it learned from these visits."""
+def ktas_probability(bundle: Bundle, visits: KtasVisits, *, is_known: bool) -> Array:
+    """The bundle's emergency probabilities, [n]; out of fold when it learned from these visits (`is_known`)."""
     model = AcuityModel(bundle)
     rows = visits.rows(model.encoder)
     critical, emergency = model.score(rows)

@@ -235,7 +235,9 @@ def _print_report(report: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console()
-    table = Table("group", "metric", "value", "95 % interval", "n", title=f"{report['task']}, n = {report['n']}")
+    table = Table(title=f"{report['task']}, n = {report['n']}")
+    for column in ("group", "metric", "value", "95 % interval", "n"):
+        table.add_column(column, no_wrap=True)
     for group, figures in {"all": report["metrics"], **report["subgroups"]}.items():
         for name, figure in figures.items():
             value = "undefined" if figure["value"] is None else f"{figure['value']:.4f}"

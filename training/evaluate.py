@@ -24,7 +24,13 @@ def evaluate_bundle(folder: Path, data: Path, questions: int | None, threads: in
     if task.startswith("acuity"):
         from training import acuity_evaluation
 
-        return acuity_evaluation.evaluate(bundle, name, data)
+        report = acuity_evaluation.evaluate(bundle, name, data)
+        if acuity_evaluation.is_ktas(data):
+            from training.levels import whole_triage_figures
+
+            whole = {key: figure.as_json() for key, figure in whole_triage_figures(folder, data).items()}
+            report["metrics"] = {**whole, **report["metrics"]}
+        return report
     if task.startswith("lesions"):
         from training import lesion_evaluation
 

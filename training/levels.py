@@ -18,17 +18,16 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 from sklearn.model_selection import StratifiedKFold
 
-from inference.acuity import AcuityModel
-from inference.bundle import Contract, load_bundle
+from inference.bundle import Bundle, Contract, load_bundle
 from inference.case import Case, CaseReading
 from inference.errors import DataError
 from inference.models import load_models
 from inference.triage import Triage
-from training.acuity import CATALOGUE, rising_columns
-from training.acuity_head import head_columns, out_of_fold, read_ktas
-from training.catalogue import load_catalogue
-from training.export import write_bundle
-from training.ktas import FILE, is_emergency, ktas_cases
+from training import acuity_evaluation
+from training.acuity import CATALOGUE
+from training.acuity_head import read_ktas
+from training.export import file_sha256, rewrite_metrics, write_bundle
+from training.ktas import FILE
 from training.metrics import Interval, metrics_document, wilson_interval
 
 Array = NDArray[Any]
@@ -57,29 +56,46 @@ def choose_levels(data: Path, models: Path, threads: int) -> dict[str, Any]:
     version = _live(models)
     _record(models / "symptoms" / version["symptoms"], SEVERITY_THRESHOLDS)
     acuity = models / "acuity" / version["acuity"]
-    _record(acuity, {"emergency_level_3": NEVER})
-    visits = [(_as_sent(case), level) for case, level in ktas_cases(data / FILE)]
-    probability = _held_out_probability(data / FILE, acuity, threads)
-    judged = Judged(
-        emergency=np.array([is_emergency(level) for _, level in visits]),
-        level_without=levels_of(Triage(load_models(models)), [case for case, _ in visits]),
-        probability=probability,
-    )
+    judged = judge(data / FILE, models, load_bundle(acuity, threads=threads))
     threshold = largest_safe_threshold(judged)
     report = held_out_report(judged, acuity.as_posix())
     certificate = {"target": TARGET_MISSED, "confidence": CONFIDENCE, "n_emergencies": int(judged.emergency.sum()), "data": "KTAS"}
     _record(acuity, {"emergency_level_3": threshold}, report, certificate)
+    _measure_again(acuity, data / FILE)
     return report
 
 
-def _held_out_probability(path: Path, folder: Path, threads: int) -> Array:
-    """Each visit's emergency probability from a head that was fitted without it, on the live critical head."""
-    model = AcuityModel(load_bundle(folder, threads=threads))
+def _measure_again(folder: Path, path: Path) -> None:
+    """Write the acuity model's own KTAS figures anew, because they depend on the threshold."""
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    figures = acuity_evaluation.evaluate(load_bundle(folder), folder.as_posix(), path)
+    metrics["evaluations"][acuity_evaluation.KTAS_TITLE] = {**figures, "note": acuity_evaluation.KTAS_NOTE}
+    rewrite_metrics(folder, metrics)
+
+
+def judge(path: Path, models: Path, bundle: Bundle) -> Judged:
+    """The visits as the whole triage in `models` sees them, with the acuity bundle's threshold set aside.
+
+    Probabilities are out of fold for visits that the bundle learned from.
+    """
     visits = read_ktas(path, CATALOGUE)
-    rows = visits.rows(model.encoder)
-    critical = np.clip(model.score(rows)[0].astype(float), 1e-7, 1 - 1e-7)
-    rising = rising_columns(model.encoder, load_catalogue(CATALOGUE))
-    return out_of_fold(rows, np.log(critical / (1 - critical)), visits, head_columns(model.encoder), rising, seed=0)[0]
+    live = load_models(models)
+    if live.acuity is not None:
+        live.acuity.thresholds = {**live.acuity.thresholds, "emergency_level_3": NEVER}
+    is_known = file_sha256(path) in {source.sha256 for source in bundle.contract.data}
+    return Judged(
+        emergency=visits.is_emergency,
+        level_without=levels_of(Triage(live), list(visits.cases)),
+        probability=acuity_evaluation.ktas_probability(bundle, visits, is_known=is_known),
+    )
+
+
+def whole_triage_figures(folder: Path, path: Path) -> dict[str, Interval]:
+    """Under- and over-triage of the whole triage around the acuity bundle in `folder`, at the threshold it ships with."""
+    bundle = load_bundle(folder)
+    judged = judge(path, folder.parent.parent, bundle)
+    figures = triage_figures(judged.emergency, flagged(judged, bundle.contract.thresholds["emergency_level_3"]))
+    return {f"{name}_whole_triage": figure for name, figure in figures.items()}
 
 
 def levels_of(triage: Triage, cases: list[Case]) -> Array:
@@ -129,11 +145,6 @@ def triage_figures(emergency: NDArray[np.bool_], called: NDArray[np.bool_]) -> d
         "under_triage": wilson_interval(int(np.sum(emergency & ~called)), int(emergency.sum())),
         "over_triage": wilson_interval(int(np.sum(~emergency & called)), int((~emergency).sum())),
     }
-
-
-def _as_sent(case: Case) -> Case:
-    """What a health worker would send: vitals and complaint, not how the patient came."""
-    return case.model_copy(update={"arrival": None})
 
 
 def _rows(judged: Judged, rows: Array) -> Judged:
