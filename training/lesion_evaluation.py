@@ -95,7 +95,7 @@ def cross_validation_report(held_out: HeldOut, data: SkinSet, version: str) -> d
             f"{data.source.name}, {folds}-fold by patient, photo and clinical answers",
             held_out.full,
             f"Out of fold: the network that scored a photo never saw its patient ({patients} patients). "
-            "Sensitivity and specificity are for malignancy at a threshold set on the other folds.",
+            "Sensitivity and specificity are for malignancy at a threshold set on the other folds. On PAD-UFES-20 the way of calibrating was chosen with these folds in view, so its balanced accuracy is a little optimistic.",
         ),
         (
             f"{data.source.name}, {folds}-fold by patient, photo alone",

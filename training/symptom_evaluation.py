@@ -76,7 +76,7 @@ def evaluate_and_record(folder: Path, data: Path, args: argparse.Namespace) -> d
             "held-out generated patients, 40 % of answers missing": (data, None),
             "held-out generated patients, complaint only": (data, 0),
         }
-        note = "Synthetic patients, drawn from the catalogue with a seed that training does not use."
+        note = "Synthetic patients, drawn from the catalogue with a seed that training does not use. The first complaint is never lost."
     else:
         patients = next((data / name for name in TEST_FILES if (data / name).is_file()), data / TEST_FILES[0])
         parts = {"real test patients, full evidence": (patients, None), "real test patients, first complaint only": (patients, 0)}
