@@ -142,9 +142,10 @@ class _SignTable:
     def fired(self, findings: Findings, facts: Facts) -> list[FiredRule]:
         """The signs that surely hold, most urgent first and then in the table's order."""
         candidates = {sign.place: sign for sign in self._always}
-        for code in findings:
-            for sign in self._by_finding.get(code, ()):
-                candidates[sign.place] = sign
+        for code, value in findings.items():
+            if value != ABSENT:  # no sign holds because a finding is absent
+                for sign in self._by_finding.get(code, ()):
+                    candidates[sign.place] = sign
         for name, test, signs in self._by_test:
             if facts[name] is not None and test(findings, facts):
                 for sign in signs:
