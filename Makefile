@@ -44,7 +44,7 @@ format: $(VENV)/dev.done ## format the code
 data-check: $(VENV)/dev.done ## prove the catalogue consistent and the data sets' checksums right
 	$(BIN)/nabz-train data check --data $(DATA)
 
-train: $(VENV)/dev.done ## train every shipped bundle again from data (about 90 minutes on two cores)
+train: $(VENV)/dev.done ## train every shipped bundle again from data (under an hour on two cores, estimate)
 	$(BIN)/nabz-train all --data $(DATA) --threads $(THREADS)
 
 train-smoke: $(VENV)/dev.done ## the same in a minute a model, into runs/smoke
