@@ -27,7 +27,6 @@ BYTES_LIMIT = 64 * 1024 * 1024
 REDUCTION_RESERVE = 2
 
 YES_NO_FIELDS = ("itch", "grew", "hurt", "changed", "bleed", "elevation")
-CLINICAL_FIELDS = ("age_years", "body_site", *YES_NO_FIELDS)
 _MIDDLE_AGE_YEARS, _AGE_SCALE_YEARS = 50.0, 25.0
 
 # warnings.catch_warnings changes the process's filters; photos are opened from several threads.

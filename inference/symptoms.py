@@ -118,10 +118,6 @@ class SymptomModel:
                 stated[finding.code] = finding.value
         return stated
 
-    def name_of(self, code: str) -> str:
-        """A finding's English name, for reasons and red flags."""
-        return str(self._evidences.get(code, {}).get("name_en", code))
-
     def province_of(self, case: Case) -> str | None:
         """The province that the case names, or its district's."""
         if case.province:
@@ -133,10 +129,10 @@ class SymptomModel:
         if not reads:
             return []
         evidence = np.stack([self.encoder.encode(read.findings) for read in reads])
-        measured = [row for row, read in enumerate(reads) if read.stated != read.findings]
         stated = evidence.copy()
-        for row in measured:
-            stated[row] = self.encoder.encode(reads[row].stated)
+        for row, read in enumerate(reads):
+            if read.stated != read.findings:
+                stated[row] = self.encoder.encode(read.stated)
         who = np.array([demographic_index(read.case.age_years, read.case.sex) for read in reads])
         shift = np.stack([self._shift(read.case) for read in reads])
         outputs = self._bundle.run({"evidence": evidence, "demographics": who, "log_shift": shift})

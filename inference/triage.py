@@ -203,8 +203,7 @@ class Triage:
         for _, lesion in part.lesions:
             if models.lesions:
                 raises += raises_from_lesion(lesion.malignancy_probability, models.lesions.malignancy_threshold)
-        scored = _scored_by(part)
-        if scored == "nothing" or _is_unread(part):
+        if _is_unread(part):
             raises.append(
                 Raise(
                     self.policy.unscored.unreadable,
@@ -213,7 +212,7 @@ class Triage:
                     "جو بھیجا گیا وہ پڑھا نہ جا سکا: کسی فرد کا دیکھنا ضروری ہے",
                 )
             )
-        elif scored == "rules alone":
+        elif _scored_by(part) == "rules alone":
             raises.append(Raise(self.policy.unscored.rules_only, "policy", "no model scored this case", "کسی ماڈل نے یہ کیس نہیں جانچا"))
         return raises
 
@@ -271,10 +270,9 @@ def _scored_by(part: _Parts) -> Literal["models and rules", "rules alone", "noth
 
 
 def _is_unread(part: _Parts) -> bool:
-    """Whether the complaint's own words were lost and neither an answer nor a vital stands in for them."""
+    """Whether neither an answer nor a vital is there, and a scored photo does not stand alone: words were lost, or nothing came."""
     case = part.read.case
-    said_something = bool(case.complaint.strip()) or bool(case.photos)
-    return said_something and not part.read.findings and not _has_vitals(case) and (bool(case.complaint.strip()) or not part.lesions)
+    return not part.read.findings and not _has_vitals(case) and (bool(case.complaint.strip()) or not part.lesions)
 
 
 def _emergency_probability(part: _Parts) -> float | None:

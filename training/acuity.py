@@ -35,13 +35,12 @@ from training.acuity_head import (
     out_of_fold,
     read_ktas,
 )
-from training.catalogue import Catalogue, load_catalogue
+from training.catalogue import CATALOGUE, Catalogue, load_catalogue
 from training.export import PARITY_INPUTS, check_parity, file_sha256, now_utc, write_bundle
 from training.tracking import TrackedRun, current_commit, tracked_run
 
 Array = NDArray[Any]
 DATA = Path("../shared/data")
-CATALOGUE = Path("data/catalogue")
 LAST_TRAINING_YEAR = 2018
 CRITICAL_THRESHOLD = 0.05  # one in twenty such patients needs critical care: seen within the hour
 _SMOKE_VISITS = 6000

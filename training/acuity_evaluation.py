@@ -19,6 +19,7 @@ from inference.bundle import Bundle, load_bundle
 from inference.errors import DataError
 from training import ktas, nhamcs
 from training.acuity_head import KtasVisits, head_columns, out_of_fold, read_ktas
+from training.catalogue import CATALOGUE
 from training.export import file_sha256, rewrite_metrics
 from training.metrics import (
     Interval,
@@ -32,8 +33,6 @@ from training.metrics import (
 )
 
 Array = NDArray[Any]
-CATALOGUE = Path("data/catalogue")
-_EMERGENCY_FLOOR = 3
 _SMALLEST_SUBGROUP = 20
 _SUBGROUP_REPEATS = 200
 _BATCH = 8192
@@ -151,7 +150,7 @@ def _evaluate_ktas(bundle: Bundle, name: str, path: Path) -> dict[str, Any]:
     probability = ktas_probability(bundle, visits, is_known=file_sha256(path) in {source.sha256 for source in bundle.contract.data})
     truth = visits.is_emergency.astype(int)
     threshold = bundle.contract.thresholds["emergency_level_3"]
-    with_rules = np.where(visits.floor <= _EMERGENCY_FLOOR, 1.0 + probability, probability)
+    with_rules = np.where(visits.floor <= ktas.LAST_EMERGENCY_LEVEL, 1.0 + probability, probability)
     figures = {
         **_triage(truth, with_rules, threshold, "_with_rules"),
         **_triage(truth, probability, threshold, ""),

@@ -22,7 +22,7 @@ from inference.findings import FindingsReader
 from inference.rules import assess_floor
 from training.acuity_fitting import Linear, fit_logistic, fit_platt, folds, sigmoid
 from training.catalogue import Catalogue, compile_lexicon, load_catalogue
-from training.ktas import is_emergency, ktas_cases
+from training.ktas import LAST_EMERGENCY_LEVEL, is_emergency, ktas_cases
 
 Array = NDArray[Any]
 FOLDS = 10
@@ -118,5 +118,5 @@ def highest_threshold(probability: Array, visits: KtasVisits, target: float) -> 
     """The highest threshold at which at most `target` of the emergencies lie below it and are not raised by a rule."""
     emergency = visits.is_emergency
     allowed = int(target * emergency.sum())
-    unruled = np.sort(probability[emergency & (visits.floor > 3)])
+    unruled = np.sort(probability[emergency & (visits.floor > LAST_EMERGENCY_LEVEL)])
     return math.floor(1e4 * float(unruled[min(allowed, len(unruled) - 1)])) / 1e4

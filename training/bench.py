@@ -18,6 +18,7 @@ from PIL import Image
 from inference.bundle import Bundle, load_bundle
 from inference.case import Photo
 from inference.lesions import LesionModel, LesionRequest
+from training.catalogue import CATALOGUE
 from training.render import render_lesion
 from training.synthetic import write_synthetic
 
@@ -40,7 +41,7 @@ def main() -> None:
 
 def _cases(folder: Path, models: Path) -> list[tuple[str, str]]:
     file = folder / "cases.jsonl"
-    write_synthetic(Path("data/catalogue"), CASES, 7, file)
+    write_synthetic(CATALOGUE, CASES, 7, file)
     command = [
         sys.executable,
         "-c",

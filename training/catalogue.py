@@ -37,6 +37,7 @@ SPECIALTIES = frozenset(
 )
 APPLIES = ("female_only", "male_only", "from_12_years", "under_2_years", "under_12_years")
 SCRIPTS = ("en", "ur", "roman")
+CATALOGUE = Path("data/catalogue")  # from the project's root
 DATA_TYPES = {"binary": "B", "categorical": "C", "multi": "M"}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.errors import NabzError
+from training.catalogue import CATALOGUE
 
 DONE, PROBLEMS, FAILED = 0, 1, 2
 TASKS = ("symptoms", "acuity", "lesions")
@@ -21,7 +22,8 @@ _SUBPARSERS = Any
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    args = parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    args = parser(words[0] if words else "").parse_args(words)
     try:
         return int(args.run(args))
     except NabzError as error:
@@ -34,15 +36,18 @@ def entry() -> None:
     sys.exit(main())
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command's parser, with an example for every command."""
+def parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The command's parser, with an example for every command.
+
+    Trainers are heavy to import: with `command` given, only that one's own options are added.
+    """
     top = argparse.ArgumentParser(
         prog="nabz-train",
         description="Train, measure and export Nabz's models; check the data they learn from.",
         epilog="exit status: 0 done, 1 checks found problems, 2 could not run",
     )
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    _add_trainers(commands)
+    _add_trainers(commands, command)
     _add_evaluate(commands)
     _add_levels(commands)
     _add_all(commands)
@@ -57,7 +62,7 @@ def _command(commands: _SUBPARSERS, name: str, text: str, example: str) -> argpa
     return made
 
 
-def _add_trainers(commands: _SUBPARSERS) -> None:
+def _add_trainers(commands: _SUBPARSERS, wanted: str | None) -> None:
     texts = {
         "symptoms": ("Train the symptom model on the catalogue, or on data in DDXPlus format.", "nabz-train symptoms --smoke --out runs/smoke/symptoms/1.0.0"),
         "acuity": ("Train the acuity model on NHAMCS-ED and KTAS visits.", "nabz-train acuity --data ../shared/data --smoke --out runs/smoke/acuity/1.0.0"),
@@ -69,7 +74,8 @@ def _add_trainers(commands: _SUBPARSERS) -> None:
         command.add_argument("--out", type=Path, help="the bundle's folder (default models/<task>/<version>)")
         command.add_argument("--version", default="1.0.0", help="the bundle's version (default 1.0.0)")
         _add_common(command)
-        _trainer(task).add_arguments(command)
+        if wanted in (None, task):
+            _trainer(task).add_arguments(command)
         command.set_defaults(run=_train, task=task)
 
 
@@ -130,14 +136,14 @@ def _add_data(commands: _SUBPARSERS) -> None:
     check = _command(
         verbs, "check", "Prove the catalogue consistent and the data sets' checksums right.", "nabz-train data check --data ../shared/data"
     )
-    check.add_argument("--catalogue", type=Path, default=Path("data/catalogue"))
+    check.add_argument("--catalogue", type=Path, default=CATALOGUE)
     check.add_argument("--data", type=Path, default=None, help="the folder of data sets: also check those that are there")
     check.set_defaults(run=_check)
     generate = _command(
         verbs, "generate", "Draw synthetic cases from the catalogue: vitals, season, province, missing answers, complaint text.",
         "nabz-train data generate --n 1000 --out runs/cases.jsonl",
     )  # fmt: skip
-    generate.add_argument("--catalogue", type=Path, default=Path("data/catalogue"))
+    generate.add_argument("--catalogue", type=Path, default=CATALOGUE)
     generate.add_argument("--n", type=int, default=1000)
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--out", type=Path, required=True, help=".jsonl: cases; .csv: patients in DDXPlus format")
@@ -159,7 +165,7 @@ def _add_cases(verbs: _SUBPARSERS) -> None:
 
 
 def _trainer(task: str) -> Any:
-    """The module of a task's trainer; imported only when its command is set up."""
+    """The module of a task's trainer."""
     if task == "symptoms":
         from training import symptoms as trainer
     elif task == "acuity":

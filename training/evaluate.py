@@ -28,7 +28,7 @@ def evaluate_bundle(folder: Path, data: Path, questions: int | None, threads: in
         if acuity_evaluation.is_ktas(data):
             from training.levels import whole_triage_figures
 
-            whole = {key: figure.as_json() for key, figure in whole_triage_figures(folder, data).items()}
+            whole = {key: figure.as_json() for key, figure in whole_triage_figures(bundle, folder.parent.parent, data).items()}
             report["metrics"] = {**whole, **report["metrics"]}
         return report
     if task.startswith("lesions"):

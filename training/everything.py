@@ -9,9 +9,8 @@ from typing import Any
 
 from inference.models import SERVING_FILE, TASKS
 from training import acuity, lesions, symptoms
+from training.catalogue import CATALOGUE
 from training.levels import choose_levels
-
-CATALOGUE = Path("data/catalogue")
 
 
 def train_everything(args: argparse.Namespace) -> list[tuple[Path, float]]:

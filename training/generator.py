@@ -27,6 +27,7 @@ PROVINCE_SHARES = {  # share of the population, Pakistan census 2023, rounded; t
     "gilgit_baltistan": 0.005,
 }
 SEASON_SHARES = {"winter": 0.25, "spring": 1 / 6, "summer": 1 / 6, "monsoon": 0.25, "autumn": 1 / 6}
+MISSING_SHARE = 0.4  # of the answers of a held-out patient
 CONTEXT_KNOWN = 0.7  # share of training cases whose season and province are told to the model
 
 
@@ -54,8 +55,6 @@ class PatientGenerator:
         self._knowledge = knowledge
         self.weights = knowledge.prior**tempering / (knowledge.prior**tempering).sum()
         kinds = np.array(knowledge.kind)
-        self._binary = np.flatnonzero(kinds == "B")
-        self._multi = np.flatnonzero(kinds == "M")
         self._groups = _slots_by_code(knowledge)
         self._categorical = [group for group in self._groups if knowledge.kind[group[0]] == "C"]
         self._multis = [group for group in self._groups if knowledge.kind[group[0]] == "M"]
@@ -92,15 +91,7 @@ class PatientGenerator:
 
         The first complaint is never lost: nobody consults without one. It plays the part of DDXPlus's initial evidence.
         """
-        n = len(patients.condition)
-        shares = np.broadcast_to(np.asarray(share), n)
-        known = np.empty(patients.answers.shape, dtype=bool)
-        for group in self._groups:
-            known[:, group] = (random.random(n) >= shares)[:, None]
-        first = self.first_complaint(patients, random)
-        rows = np.flatnonzero(first >= 0)
-        known[rows, first[rows]] = True
-        return self._masked(patients.answers, known)
+        return self._masked(patients, ~self._drawn(patients, share, random), random)
 
     def first_complaint(self, patients: Patients, random: Generator) -> NDArray[np.int64]:
         """The slot of one present symptom, a leading one of the condition if there is one; -1 without any symptom."""
@@ -113,27 +104,30 @@ class PatientGenerator:
 
     def mask_to_complaint(self, patients: Patients, random: Generator, single: bool, asked_share: float | Floats = 0.0) -> NDArray[np.int8]:
         """Keep what a complaint would say: one symptom (`single`), or the leading ones and a few more."""
-        answers = patients.answers
-        n = len(answers)
-        present = answers[:, self._complaint_slots] == 1
+        present = patients.answers[:, self._complaint_slots] == 1
         draw = random.random(present.shape)
         chief = self._knowledge.chief[patients.condition][:, self._complaint_slots]
         said = np.zeros_like(present) if single else present & (draw < np.where(chief, 0.8, 0.12))
-        known = np.zeros(answers.shape, dtype=bool)
-        shares = np.broadcast_to(np.asarray(asked_share), n)
-        for group in self._groups:
-            known[:, group] = (random.random(n) < shares)[:, None]
+        known = self._drawn(patients, asked_share, random)
         known[:, self._complaint_slots] |= said
+        return self._masked(patients, known, random)
+
+    def _drawn(self, patients: Patients, share: float | Floats, random: Generator) -> NDArray[np.bool_]:
+        """`share` of the findings by lot, [N, S]; all slots of a finding together."""
+        drawn = np.empty(patients.answers.shape, dtype=bool)
+        for group in self._groups:
+            drawn[:, group] = (random.random(len(drawn)) < share)[:, None]
+        return drawn
+
+    def _masked(self, patients: Patients, known: NDArray[np.bool_], random: Generator) -> NDArray[np.int8]:
+        """The answers that are known, and the first complaint; a child is known only with its parent."""
         first = self.first_complaint(patients, random)
         rows = np.flatnonzero(first >= 0)
         known[rows, first[rows]] = True
-        return self._masked(answers, known)
-
-    def _masked(self, answers: NDArray[np.int8], known: NDArray[np.bool_]) -> NDArray[np.int8]:
         parent = self._knowledge.parent
         for slots in self._depths[1:]:
             known[:, slots] &= known[:, parent[slots]]
-        return np.where(known, answers, 0).astype(np.int8)
+        return np.where(known, patients.answers, 0).astype(np.int8)
 
     def _answers(self, condition: NDArray[np.int64], random: Generator) -> NDArray[np.int8]:
         presence = self._knowledge.presence[condition].astype(np.float32)

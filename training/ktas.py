@@ -16,7 +16,7 @@ from inference.case import Arrival, Case, CaseReading, Consciousness, Sex, read_
 from inference.errors import DataError
 
 FILE = Path("ktas/data.csv")
-EMERGENCY_LEVELS = (1, 2, 3)
+LAST_EMERGENCY_LEVEL = 3  # KTAS 1 to 3 are emergencies, and so are our levels 1 to 3
 _SEXES: Mapping[str, Sex] = {"1": "female", "2": "male"}
 _CONSCIOUSNESS: Mapping[str, Consciousness] = {"1": "A", "2": "V", "3": "P", "4": "U"}
 # 1 on foot, 2 public ambulance, 3 private vehicle, 4 private ambulance, 5 to 7 other
@@ -52,7 +52,7 @@ def ktas_cases(path: Path) -> list[tuple[Case, int]]:
 
 def is_emergency(level: int) -> bool:
     """Whether an expert's level calls for care now: 1 resuscitation, 2 emergency, 3 urgent."""
-    return level in EMERGENCY_LEVELS
+    return level <= LAST_EMERGENCY_LEVEL
 
 
 def _case(row: Mapping[str, str], case_id: str) -> CaseReading:

@@ -24,15 +24,14 @@ from inference.errors import DataError
 from inference.models import load_models
 from inference.triage import Triage
 from training import acuity_evaluation
-from training.acuity import CATALOGUE
 from training.acuity_head import read_ktas
+from training.catalogue import CATALOGUE
 from training.export import file_sha256, rewrite_metrics, write_bundle
-from training.ktas import FILE
+from training.ktas import FILE, LAST_EMERGENCY_LEVEL
 from training.metrics import Interval, metrics_document, wilson_interval
 
 Array = NDArray[Any]
 TARGET_MISSED, CONFIDENCE = 0.05, 0.95
-MOST_URGENT_ROUTINE = 3  # levels up to this one are emergencies
 # The differential raises when it is more likely than not that the condition is that severe; "advice" needs 95 %.
 SEVERITY_THRESHOLDS = {"severity_level_2": 0.5, "severity_level_3": 0.5, "severity_level_4": 0.05}
 NEVER = 2.0
@@ -90,10 +89,9 @@ def judge(path: Path, models: Path, bundle: Bundle) -> Judged:
     )
 
 
-def whole_triage_figures(folder: Path, path: Path) -> dict[str, Interval]:
-    """Under- and over-triage of the whole triage around the acuity bundle in `folder`, at the threshold it ships with."""
-    bundle = load_bundle(folder)
-    judged = judge(path, folder.parent.parent, bundle)
+def whole_triage_figures(bundle: Bundle, models: Path, path: Path) -> dict[str, Interval]:
+    """Under- and over-triage of the whole triage in `models` around the acuity bundle, at the threshold it ships with."""
+    judged = judge(path, models, bundle)
     figures = triage_figures(judged.emergency, flagged(judged, bundle.contract.thresholds["emergency_level_3"]))
     return {f"{name}_whole_triage": figure for name, figure in figures.items()}
 
@@ -119,7 +117,7 @@ def largest_safe_threshold(judged: Judged) -> float:
 
 def flagged(judged: Judged, threshold: float) -> NDArray[np.bool_]:
     """Which visits get a level of 1-3: by the model's threshold, or by everything else."""
-    return (judged.probability >= threshold) | (judged.level_without <= MOST_URGENT_ROUTINE)
+    return (judged.probability >= threshold) | (judged.level_without <= LAST_EMERGENCY_LEVEL)
 
 
 def upper_bound(failures: int, n: int) -> float:

@@ -16,20 +16,21 @@ from numpy.typing import NDArray
 from inference.bundle import Bundle, load_bundle
 from inference.errors import DataError
 from inference.evidence import AGE_BANDS, SEXES, Slot
+from inference.symptoms import set_sizes
 from training.ddxplus import read_patients
 from training.export import rewrite_metrics
-from training.generator import PatientGenerator
+from training.generator import MISSING_SHARE, PatientGenerator
 from training.knowledge import load_knowledge
 from training.metrics import (
     Interval,
     bootstrap_interval,
     expected_calibration_error,
     metrics_document,
+    rival_mass,
 )
 
 Array = NDArray[Any]
 GENERATED_PATIENTS = 20_000
-MISSING_SHARE = 0.4
 GENERATED_SEED = 20_261_122
 SEVERE = 2  # DSHM and its kin speak of severities 1 and 2
 RELEVANT_SHARE = 0.01  # the paper leaves out of a differential what is at or below 1 %
@@ -144,13 +145,9 @@ def _figures(scored: Scored, severity: Array) -> dict[str, Interval]:
 def _set_figures(scored: Scored, mass: float) -> dict[str, Interval]:
     """How often the 90 % prediction set holds the truth, and how many conditions it has on average."""
     p, truth = scored.probabilities, scored.condition
-    own = p[np.arange(len(truth)), truth][:, None]
-    covered = np.where(p > own, p, 0).sum(axis=1) <= mass
-    ordered = -np.sort(-p, axis=1)
-    sizes = np.maximum((np.cumsum(ordered, axis=1) - ordered <= mass).sum(axis=1), 1)
     return {
-        "coverage": bootstrap_interval(_mean, covered.astype(float)),
-        "set_size": bootstrap_interval(_mean, sizes.astype(float)),
+        "coverage": bootstrap_interval(_mean, (rival_mass(truth, p) <= mass).astype(float)),
+        "set_size": bootstrap_interval(_mean, set_sizes(p, mass).astype(float)),
     }
 
 

@@ -20,14 +20,14 @@ from torch import Tensor
 from inference.bundle import Contract, DataSource, Label, TensorSpec
 from inference.evidence import DEMOGRAPHICS
 from training import symptom_evaluation
+from training.catalogue import CATALOGUE
 from training.export import PARITY_INPUTS, check_parity, file_sha256, now_utc, write_bundle
-from training.generator import PatientGenerator, Patients
+from training.generator import MISSING_SHARE, PatientGenerator, Patients
 from training.knowledge import Knowledge, load_knowledge, training_source
+from training.metrics import rival_mass
 from training.symptom_network import SymptomNetwork, SymptomScorer
 from training.tracking import TrackedRun, current_commit, tracked_run
 
-CATALOGUE = Path("data/catalogue")
-MISSING_SHARE = 0.4
 CALIBRATION_SEED_OFFSET = 1_000_003
 EVALUATION_SEED_OFFSET = 2_000_003
 DECISION_SEED_OFFSET = 3_000_017
@@ -212,8 +212,7 @@ def calibrate_decisions(scorer: SymptomScorer, knowledge: Knowledge, recipe: Rec
         "log_shift": generator.log_shift(patients),
     }
     p = _torch_source(scorer)(feeds)["probabilities"]
-    own = p[np.arange(len(p)), patients.condition][:, None]
-    before = np.where(p > own, p, 0).sum(axis=1)
+    before = rival_mass(patients.condition, p)
     rank = int(np.ceil((len(p) + 1) * COVERAGE)) - 1
     severity = np.array([knowledge.conditions[label]["severity"] for label in knowledge.labels])
     thresholds = {}

@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from inference.errors import DataError
 from inference.evidence import SEXES
 from training.ddxplus import VALUE_MARK
-from training.generator import Generator, PatientGenerator, Patients, band_of, finding_map
+from training.generator import MISSING_SHARE, Generator, PatientGenerator, Patients, band_of, finding_map
 from training.knowledge import Knowledge, load_knowledge
 
-MISSING_ANSWERS = 0.4
 MISSING_VITAL = 0.25
 SCRIPTS = ("en", "ur", "roman")
 SCRIPT_SHARES = (0.3, 0.3, 0.4)
@@ -62,7 +61,7 @@ def write_synthetic(catalogue: Path, n: int, seed: int, out: Path) -> None:
 def draw_cases(knowledge: Knowledge, generator: PatientGenerator, patients: Patients, random: Generator) -> list[dict[str, Any]]:
     """Each patient as a case: what the complaint says is text, some answers are given by code, some vitals measured."""
     said = generator.mask_to_complaint(patients, random, single=False)
-    known = generator.mask_missing(patients, MISSING_ANSWERS, random)
+    known = generator.mask_missing(patients, MISSING_SHARE, random)
     wording = _wording(knowledge)
     seasons, provinces = list(knowledge.season), list(knowledge.province)
     cases = []
