@@ -28,6 +28,8 @@ from inference.errors import CaseError, NabzError
 from inference.explain import print_assessment
 from inference.models import Models, load_models
 from inference.policy import load_policy
+from inference.service.commands import add_service_commands
+from inference.service.simulation_command import add_simulate
 from inference.triage import Triage
 from inference.worklist import print_worklist, worklist_svg
 
@@ -70,6 +72,8 @@ def parser() -> argparse.ArgumentParser:
     _add_rank(commands)
     _add_assess(commands)
     _add_verify(commands)
+    add_service_commands(commands)
+    add_simulate(commands)
     return top
 
 

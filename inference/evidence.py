@@ -55,6 +55,21 @@ class EvidenceEncoder:
         """The findings that the model knows."""
         return frozenset(self._places)
 
+    def values(self, code: str) -> tuple[str, ...]:
+        """What a finding may be answered: present and absent, or its values, in the order of the slots."""
+        values = tuple(self._places[code])
+        return (PRESENT, ABSENT) if "" in values else values
+
+    def answered(self, row: NDArray[np.float32], code: str, value: str) -> NDArray[np.float32]:
+        """A copy of a row in which one finding is answered with one of its `values`; what lies under it is left as it is."""
+        row, places = row.copy(), self._places[code]
+        if "" in places:
+            row[places[""]] = -1.0 if value == ABSENT else 1.0
+        else:
+            row[list(places.values())] = -1.0
+            row[places[value]] = 1.0
+        return row
+
     def encode(self, findings: FindingMap) -> NDArray[np.float32]:
         """One row, [slots]. Codes and values that the model does not know are left out: see `unknown`."""
         row = np.zeros(len(self.slots), dtype=np.float32)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -19,13 +18,14 @@ from inference.errors import BundleError, PhotoError
 from inference.photo import (
     REDUCTION_RESERVE,
     PhotoRecipe,
+    PhotoSource,
     clinical_features,
     encode_clinical,
     normalise,
-    open_photo,
-    photo_path,
+    open_case_photo,
     photo_pixels,
     read_site,
+    shown_name,
 )
 from inference.photo_quality import PhotoQuality, judge_quality
 
@@ -34,10 +34,13 @@ DEFAULT_THREADS = 2
 
 @dataclass(frozen=True, slots=True)
 class LesionRequest:
-    """One photo to score: what the case says of it, the folder its path starts from, the patient's age."""
+    """One photo to score: what the case says of it, where its path leads, the patient's age.
+
+    `photos` is the folder that the path starts from, or the photo files' content by path.
+    """
 
     photo: Photo
-    folder: Path
+    photos: PhotoSource
     age_years: float | None = None
 
 
@@ -107,8 +110,7 @@ class LesionModel:
 
     def _score_one(self, request: LesionRequest) -> LesionScore | LesionFailure:
         try:
-            path = photo_path(request.folder, request.photo.path)
-            opened = open_photo(path, REDUCTION_RESERVE * self._recipe.size)
+            opened = open_case_photo(request.photos, request.photo.path, REDUCTION_RESERVE * self._recipe.size)
             pixels = photo_pixels(opened.image, self._recipe.size, self._recipe.geometry)
             clinical = encode_clinical(request.photo, request.age_years, self._sites, self._words)
             outputs = self._bundle.run({"photo": normalise(pixels[None], self._recipe), "clinical": clinical[None]})
@@ -116,7 +118,7 @@ class LesionModel:
             return LesionFailure(str(error))
         row, malignancy = outputs["probabilities"][0], float(outputs["malignancy_probability"][0])
         if not (np.isfinite(row).all() and np.isfinite(malignancy)):
-            return LesionFailure(f"{path.name}: the model gave no finite probabilities; take the photo again")
+            return LesionFailure(f"{shown_name(request.photo.path)}: the model gave no finite probabilities; take the photo again")
         return LesionScore(
             label=self._labels[int(np.argmax(row))],
             probabilities={label: float(value) for label, value in zip(self._labels, row, strict=True)},

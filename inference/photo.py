@@ -6,6 +6,8 @@ Everything in a photo's file but its pixels (place, time, device) is dropped on 
 
 from __future__ import annotations
 
+import io
+import math
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,15 +21,38 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from inference.case import Photo
 from inference.errors import BundleError, PhotoError
+from inference.photo_file import bare_file
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 PIXELS_LIMIT = 64_000_000
 BYTES_LIMIT = 64 * 1024 * 1024
+SIDE_LIMIT = 32_768
+# What may be in memory at once while decoding stays near 200 MB: 8 bytes per pixel, 12 for WebP's decoder.
+HELD_PIXELS_LIMIT = {"JPEG": 24_000_000, "PNG": 24_000_000, "WEBP": 16_000_000}
+# Each further scan of a JPEG passes over all pixels, however few bytes it has; cameras and web sites write about 10.
+SCANNED_PIXELS_LIMIT = 2_000_000_000
+NAME_LIMIT = 100  # room for a SHA-256 and a suffix
+# A JPEG that the decoder reduces to at least this share of the longest side wanted is sharp enough, and half the work.
+DRAFT_SHARE = 0.75
 # Decoding at twice the target's side or more keeps a reduced JPEG within 55 dB of the full one.
 REDUCTION_RESERVE = 2
 
 YES_NO_FIELDS = ("itch", "grew", "hurt", "changed", "bleed", "elevation")
 _MIDDLE_AGE_YEARS, _AGE_SCALE_YEARS = 50.0, 25.0
+
+_MISSING = "there is no such photo in the photo folder; send it again"
+# EXIF orientation: what turns the stored pixels upright (1 is upright already).
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+PhotoSource = Path | Mapping[str, bytes]  # a folder, or the files' content by Photo.path
 
 # warnings.catch_warnings changes the process's filters; photos are opened from several threads.
 _OPENING = threading.Lock()
@@ -75,8 +100,27 @@ def photo_path(folder: Path, path: str) -> Path:
     """The place of a case's photo. Raises PhotoError when it would lie outside `folder`."""
     relative = Path(path)
     if relative.is_absolute() or ".." in relative.parts:
-        raise PhotoError(f"{relative.name}: the photo lies outside the photo folder; put it there and name it from there")
+        raise PhotoError(f"{shown_name(path)}: the photo lies outside the photo folder; put it there and name it from there")
     return folder / relative
+
+
+def shown_name(path: str) -> str:
+    """The last part of a photo's path as a message may show it: one short line, without characters that hide or turn text."""
+    last = path.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    shown = "".join(character for character in last if character.isprintable())
+    return (shown or "photo") if len(shown) <= NAME_LIMIT else f"{shown[: NAME_LIMIT - 1]}…"
+
+
+def open_case_photo(photos: PhotoSource, path: str, least_side: int | None = None) -> OpenedPhoto:
+    """Read a case's photo from where its photos are: a folder, or a mapping from `Photo.path` to the file's content.
+
+    Raises PhotoError as `open_photo` does, and when the path leads out of the folder.
+    """
+    if isinstance(photos, Path):
+        return open_photo(photo_path(photos, path), least_side)
+    if path not in photos:
+        raise PhotoError(f"{shown_name(path)}: {_MISSING}")
+    return open_photo_bytes(path, photos[path], least_side)
 
 
 def open_photo(path: Path, least_side: int | None = None) -> OpenedPhoto:
@@ -86,21 +130,34 @@ def open_photo(path: Path, least_side: int | None = None) -> OpenedPhoto:
     long. Raises PhotoError, naming the file, when it is missing, broken, cut short, too large or of another
     kind.
     """
-    name = path.name
-    if not path.is_file():
-        raise PhotoError(f"{name}: there is no such photo in the photo folder; send it again")
-    if path.stat().st_size > BYTES_LIMIT:
-        raise PhotoError(f"{name}: the file is over {BYTES_LIMIT // 2**20} MiB; send it as a JPEG of lower resolution")
+    name = shown_name(path.name)
     try:
-        with _identified(path) as image:
-            width, height = image.size
-            if width * height > PIXELS_LIMIT:
-                raise PhotoError(  # noqa: TRY301 (one place turns decoder errors into PhotoError)
-                    f"{name}: {width} x {height} pixels are over {PIXELS_LIMIT // 10**6} megapixels; send it at a lower resolution"
-                )
-            if least_side is not None:
-                image.draft("RGB", (least_side, least_side))
-            return OpenedPhoto(_upright(image), (width, height))
+        if not path.is_file():
+            raise PhotoError(f"{name}: {_MISSING}")
+        _check_bytes(name, path.stat().st_size)
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:  # a name too long or of no text, no permission, a disk that fails
+        raise PhotoError(f"{name}: the photo cannot be read from the photo folder; send it again") from error
+    return open_photo_bytes(name, content, least_side)
+
+
+def open_photo_bytes(name: str, content: bytes, least_side: int | None = None, longest_side: int | None = None) -> OpenedPhoto:
+    """Read a photo from a file's content; `name` is for messages alone.
+
+    `least_side` as in `open_photo`. With `longest_side` a longer photo is reduced to that, by the decoder where
+    it can. Raises PhotoError as `open_photo` does.
+    """
+    name = shown_name(name)
+    _check_bytes(name, len(content))
+    try:
+        bare = bare_file(content)
+        with _identified(bare.content) as image:
+            size = image.size
+            _check_cost(name, image, bare.scans)
+            image.draft("RGB", _draft_size(size, least_side, longest_side))
+            if image.width * image.height > HELD_PIXELS_LIMIT[image.format or ""]:
+                raise PhotoError(f"{name}: {_too_large(image)}")  # noqa: TRY301 (one place turns decoder errors into PhotoError)
+            return OpenedPhoto(_upright(image, bare.orientation, longest_side), size)
     except PhotoError:
         raise
     except UnidentifiedImageError as error:
@@ -162,18 +219,63 @@ def read_site(body_site: str | None, words: Mapping[str, str]) -> str | None:
     return words[max(inside, key=len)] if inside else None
 
 
-def _identified(path: Path) -> Image.Image:
+def _check_bytes(name: str, length: int) -> None:
+    if length > BYTES_LIMIT:
+        raise PhotoError(f"{name}: the file is over {BYTES_LIMIT // 2**20} MiB; send it as a JPEG of lower resolution")
+
+
+def _check_cost(name: str, image: Image.Image, scans: int) -> None:
+    """Refuse by the header alone what would cost too much memory or time to decode."""
+    pixels = image.width * image.height
+    if pixels > PIXELS_LIMIT:
+        raise PhotoError(
+            f"{name}: {image.width} x {image.height} pixels are over {PIXELS_LIMIT // 10**6} megapixels; send it at a lower resolution"
+        )
+    if max(image.size) > SIDE_LIMIT:
+        raise PhotoError(
+            f"{name}: a side of {max(image.size)} pixels is over {SIDE_LIMIT}; cut the photo to what matters and send it again"
+        )
+    # A JPEG of several scans keeps all its coefficients until the last one, at whatever scale it is decoded.
+    if scans > 1 and (pixels > HELD_PIXELS_LIMIT["JPEG"] or pixels * scans > SCANNED_PIXELS_LIMIT):
+        raise PhotoError(f"{name}: {_too_large(image)}")
+
+
+def _too_large(image: Image.Image) -> str:
+    return (
+        f"a {image.format} file of {image.width} x {image.height} pixels takes too much memory or time; "
+        "send it as an ordinary JPEG or at a lower resolution"
+    )
+
+
+def _draft_size(size: tuple[int, int], least_side: int | None, longest_side: int | None) -> tuple[int, int]:
+    """The least size that a JPEG may be decoded at; its decoder halves once, twice or three times, or not at all."""
+    width, height = size
+    if longest_side is not None:
+        least = DRAFT_SHARE * longest_side / max(size)
+        return max(1, math.ceil(width * least)), max(1, math.ceil(height * least))
+    if least_side is not None:
+        return least_side, least_side
+    return (width // 2, height // 2) if width * height > HELD_PIXELS_LIMIT["JPEG"] else size
+
+
+def _identified(content: bytes) -> Image.Image:
     """Read the header only, as one of the accepted formats, with Pillow's bomb warning as an error."""
     with _OPENING, warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(path, formats=FORMATS)
+        return Image.open(io.BytesIO(content), formats=FORMATS)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Decode, turn as EXIF says, convert to RGB and copy the pixels alone into a fresh image."""
+def _upright(image: Image.Image, orientation: int, longest_side: int | None) -> Image.Image:
+    """Decode, convert to RGB, reduce, turn as EXIF says and copy the pixels alone into a fresh image."""
     if image.mode.startswith(("I", "F")):
         raise ValueError(f"mode {image.mode} is no photo's")
-    turned = ImageOps.exif_transpose(image).convert("RGB")
-    clean = Image.new("RGB", turned.size)
-    clean.paste(turned)
+    pixels: Image.Image = image if image.mode == "RGB" else image.convert("RGB")
+    if longest_side is not None and max(image.size) > longest_side:
+        share = longest_side / max(image.size)
+        width, height = (max(1, round(side * share)) for side in image.size)
+        pixels = pixels.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2)
+    if orientation in _TURNS:
+        pixels = pixels.transpose(_TURNS[orientation])
+    clean = Image.new("RGB", pixels.size)
+    clean.paste(pixels)
     return clean

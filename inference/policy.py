@@ -36,11 +36,21 @@ class LevelPolicy(BaseModel):
 
 
 class QueuePolicy(BaseModel):
-    """`risk_weight` in [0, 1]: how much of the cap a case of risk 1 is moved forward by."""
+    """`risk_weight` in [0, 1]: how much of the cap a case of risk 1 is moved forward by.
+
+    `lease_minutes`: how long a clinician holds a case that they claimed; `capacity_per_clinician`: how many at a time.
+    """
 
     model_config = _FROZEN
 
     risk_weight: float = Field(ge=0, le=1)
+    lease_minutes: int = Field(default=30, gt=0, le=24 * 60)
+    capacity_per_clinician: int = Field(default=5, gt=0)
+
+    @property
+    def lease(self) -> timedelta:
+        """The lease as a time span."""
+        return timedelta(minutes=self.lease_minutes)
 
 
 class UnscoredPolicy(BaseModel):

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.answers import AnswerModel
 from inference.bundle import Bundle, Label
 from inference.case import ABSENT, PRESENT, Case
 from inference.errors import BundleError
@@ -86,15 +89,15 @@ class SymptomModel:
             vocabulary = contract.vocabulary
             self._evidences = vocabulary["evidences"]
             self._slots = tuple(Slot(*slot) for slot in vocabulary["slots"])
-            parents = vocabulary["parents"]
+            self.parents: Mapping[str, str] = vocabulary["parents"]
             self._shifts = {"n": len(self._labels), "season": vocabulary["season"], "province": vocabulary["province"]}
-            self.reader = FindingsReader(vocabulary["lexicon"], parents)
+            self.reader = FindingsReader(vocabulary["lexicon"], self.parents)
             self._districts = vocabulary["lexicon"].get("districts", {})
             self._measured = frozenset(rule["finding"] for rule in vocabulary["lexicon"].get("measured", []))
             self._set_mass = float((contract.conformal or {"mass": 0.9})["mass"])
         except (KeyError, TypeError) as error:
             raise BundleError(f"{contract.task} {contract.version}: the vocabulary lacks {error}; export it again") from error
-        self.encoder = EvidenceEncoder(self._slots, parents)
+        self.encoder = EvidenceEncoder(self._slots, self.parents)
         self._pregnancy_code = self._code_of("pregnancy")
         self._severity = np.array([label.severity or 5 for label in self._labels])
 
@@ -102,6 +105,47 @@ class SymptomModel:
     def thresholds(self) -> Mapping[str, float]:
         """The contract's thresholds on the differential's severity mass."""
         return self._bundle.contract.thresholds
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The conditions, in the order of the probabilities."""
+        return self._labels
+
+    @property
+    def severity(self) -> NDArray[np.int64]:
+        """Each condition's severity, [conditions]: 1 is the most severe, 5 the least and what has none."""
+        return self._severity
+
+    @property
+    def vocabulary(self) -> Mapping[str, Any]:
+        """The contract's vocabulary: evidences with their wording, parents, lexicon."""
+        return self._bundle.contract.vocabulary
+
+    @cached_property
+    def answers(self) -> AnswerModel:
+        """What each finding may be answered, and how likely under each condition. Raises BundleError when the model fails."""
+        temperature = float(self._bundle.contract.training.get("temperature", 1.0))
+        nobody = Case(case_id="nobody")
+        return AnswerModel(self.encoder, self._evidences, self.parents, temperature, lambda rows: self.posterior(nobody, rows))
+
+    def posterior(self, case: Case, evidence: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Probabilities [rows, conditions] for one patient under each row of evidence, in one call of the model.
+
+        Only the case's age, sex, date and place are read. Raises BundleError when the model fails.
+        """
+        n = len(evidence)
+        outputs = self._bundle.run(
+            {
+                "evidence": evidence,
+                "demographics": np.full(n, demographic_index(case.age_years, case.sex)),
+                "log_shift": np.repeat(self._shift(case)[None], n, axis=0),
+            }
+        )
+        return self._finite(outputs["probabilities"]).astype(np.float64)
+
+    def set_sizes(self, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
+        """How many conditions each row's prediction set has, [rows]."""
+        return set_sizes(probabilities, self._set_mass)
 
     def read(self, case: Case) -> Read:
         """The case's findings from the form, the measurements and the complaint."""
@@ -136,10 +180,8 @@ class SymptomModel:
         who = np.array([demographic_index(read.case.age_years, read.case.sex) for read in reads])
         shift = np.stack([self._shift(read.case) for read in reads])
         outputs = self._bundle.run({"evidence": evidence, "demographics": who, "log_shift": shift})
-        probabilities = outputs["probabilities"]
-        deciding = self._bundle.run({"evidence": stated, "demographics": who, "log_shift": shift})["probabilities"]
-        if not (np.isfinite(probabilities).all() and np.isfinite(deciding).all()):
-            raise BundleError(f"{self._bundle.contract.task}: the model gave no finite probabilities")
+        probabilities = self._finite(outputs["probabilities"])
+        deciding = self._finite(self._bundle.run({"evidence": stated, "demographics": who, "log_shift": shift})["probabilities"])
         order = np.argsort(-probabilities, axis=1, kind="stable")
         sizes, deciding_sizes = set_sizes(probabilities, self._set_mass), set_sizes(deciding, self._set_mass)
         contributions = outputs["contributions"]
@@ -156,6 +198,11 @@ class SymptomModel:
             )
             for row, read in enumerate(reads)
         ]
+
+    def _finite(self, probabilities: NDArray[Any]) -> NDArray[Any]:
+        if not np.isfinite(probabilities).all():
+            raise BundleError(f"{self._bundle.contract.task}: the model gave no finite probabilities")
+        return probabilities
 
     def _shift(self, case: Case) -> NDArray[np.float32]:
         return prior_shift(self._shifts, season_of(case.received_at), self.province_of(case))
@@ -185,7 +232,7 @@ class SymptomModel:
         return next((code for code, evidence in self._evidences.items() if evidence.get("slug") == slug), None)
 
 
-def set_sizes(probabilities: NDArray[np.float32], mass: float) -> NDArray[np.int64]:
+def set_sizes(probabilities: NDArray[Any], mass: float) -> NDArray[np.int64]:
     """How many conditions each prediction set has, [n]: those whose more probable rivals together have at most `mass`."""
     descending = -np.sort(-probabilities, axis=1)
     before = np.cumsum(descending, axis=1) - descending

@@ -11,22 +11,18 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from inference.assessment import (
-    Assessment,
-    LesionAssessment,
-    PossibleCondition,
-    Provenance,
-    Reason,
-    Review,
-)
+from inference.assessment import Assessment, BundleName
 from inference.case import Case, CaseReading
 from inference.errors import BundleError
 from inference.findings import Reading
 from inference.lesions import LesionFailure, LesionRequest, LesionScore
 from inference.models import Models
+from inference.photo import PhotoSource, shown_name
 from inference.policy import Policy, load_policy
+from inference.prospects import Asked
+from inference.questions import Questions, best_questions
 from inference.queue import Waiting, order_key
 from inference.rules import RuleFloor, assess_floor
 from inference.symptoms import Differential, Read
@@ -46,6 +42,8 @@ DEFAULT_SPECIALTY = "family_medicine"
 _USUAL_VITALS = frozenset(
     {"respiratory_rate_per_minute", "spo2_percent", "systolic_mmhg", "pulse_per_minute", "consciousness", "temperature_celsius"}
 )
+_REASON_KINDS = {"rule": "rule", "referrer": "referrer", "policy": "policy"}  # of a raise's source; the others are models
+_Plain = dict[str, Any]  # the fields of one of the assessment's inner objects
 Score = TypeVar("Score")
 Acuity = tuple[float, float]
 
@@ -68,24 +66,25 @@ class Triage:
     def __init__(self, models: Models, policy: Policy | None = None) -> None:
         self.models = models
         self.policy = policy or load_policy()
-        self._version = _package_version()
+        self._version = package_version()
 
-    def assess(self, reading: CaseReading, now: datetime, photos: Path | None = None) -> Assessment:
-        """One case; its rank is 1. `photos` is the folder that photo paths start from (default: here)."""
-        return self.rank([reading], now, photos)[0]
+    def assess(self, reading: CaseReading, now: datetime, photos: PhotoSource | None = None) -> Assessment:
+        """One case; its rank is 1. `photos` is the folder that photo paths start from (default: here), or the files by path."""
+        return self.assess_each([reading], [now], photos)[0]
 
     def rank(
         self,
         readings: Sequence[CaseReading],
         now: datetime,
-        photos: Path | None = None,
+        photos: PhotoSource | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[Assessment]:
         """All cases, most urgent first. `progress` is told how many more are done, batch by batch."""
         assessments: list[Assessment] = []
         for start in range(0, len(readings), BATCH):
             batch = readings[start : start + BATCH]
-            assessments += self._assess_batch(batch, now, photos or Path())
+            parts = self._scored(batch, Path() if photos is None else photos)
+            assessments += [self._assessment(part, now, rank=0) for part in parts]
             if progress:
                 progress(len(batch))
         waiting = [
@@ -95,12 +94,43 @@ class Triage:
         order = sorted(range(len(waiting)), key=lambda place: order_key(waiting[place], self.policy, now))
         return [assessments[place].model_copy(update={"rank": rank}) for rank, place in enumerate(order, start=1)]
 
-    def _assess_batch(self, readings: Sequence[CaseReading], now: datetime, photos: Path) -> list[Assessment]:
+    def assess_each(
+        self, readings: Sequence[CaseReading], received: Sequence[datetime], photos: PhotoSource | None = None
+    ) -> list[Assessment]:
+        """Each case as `assess` gives it, in the order given; scored together, because a batch costs less than its cases.
+
+        `received` has a time for each case; it counts where the case names none.
+        """
+        parts = self._scored(readings, Path() if photos is None else photos)
+        return [self._assessment(part, now, rank=1) for part, now in zip(parts, received, strict=True)]
+
+    def by_rules(self, readings: Sequence[CaseReading], now: datetime, why: str) -> list[Assessment]:
+        """Each case by its findings, rules, priority and policy, in the order given; no model runs, not even on photos.
+
+        `why` says what kept the models out; it becomes the last review reason of every case.
+        """
+        parts = [self._read(reading) for reading in readings]
+        for part in parts:
+            part.review.append(why)
+        reader = {task: name for task, name in self.models.bundles.items() if task == "symptoms"}
+        return [self._assessment(part, now, rank=1, bundles=reader) for part in parts]
+
+    def ask(self, reading: CaseReading, now: datetime, count: int = 3) -> Questions:
+        """The `count` next best questions for a case, or the reason to stop; its photos are left out of the level."""
+        part = self._read(reading)
+        self._score_symptoms([part])
+        self._score_acuity([part])
+        bundles = {task: name for task, name in self.models.bundles.items() if task != "lesions"}
+        assessment = self._assessment(part, now, rank=1, bundles=bundles)
+        asked = Asked(part.read, part.floor, assessment.level, self.models.symptoms, self.policy)
+        return best_questions(asked, assessment.provenance, count)
+
+    def _scored(self, readings: Sequence[CaseReading], photos: PhotoSource) -> list[_Parts]:
         parts = [self._read(reading) for reading in readings]
         self._score_symptoms(parts)
         self._score_acuity(parts)
         self._score_photos(parts, photos)
-        return [self._assessment(part, now) for part in parts]
+        return parts
 
     def _read(self, reading: CaseReading) -> _Parts:
         case = reading.case
@@ -142,16 +172,16 @@ class Triage:
             if score is None:
                 part.review.append("the acuity model failed on this case: ranked without its risk")
 
-    def _score_photos(self, parts: list[_Parts], folder: Path) -> None:
+    def _score_photos(self, parts: list[_Parts], photos: PhotoSource) -> None:
         wanted = [(part, photo) for part in parts for photo in part.read.case.photos]
         model = self.models.lesions
         if model is None:
             for part, photo in wanted:
-                part.review.append(f"photo {Path(photo.path).name} was not scored, because the lesion model is not in use")
+                part.review.append(f"photo {shown_name(photo.path)} was not scored, because the lesion model is not in use")
             return
-        requests = [LesionRequest(photo, folder, part.read.case.age_years) for part, photo in wanted]
+        requests = [LesionRequest(photo, photos, part.read.case.age_years) for part, photo in wanted]
         for (part, photo), answer in zip(wanted, model.score(requests), strict=True):
-            name = Path(photo.path).name
+            name = shown_name(photo.path)
             if isinstance(answer, LesionFailure):
                 part.review.append(f"photo not scored: {answer.reason}")
                 continue
@@ -160,33 +190,42 @@ class Triage:
             if answer.quality.ok:
                 part.lesions.append((name, answer))
 
-    def _assessment(self, part: _Parts, now: datetime) -> Assessment:
-        case = part.read.case
+    def _assessment(self, part: _Parts, now: datetime, rank: int, bundles: dict[str, BundleName] | None = None) -> Assessment:
+        """The whole in one validation: pydantic builds the inner objects from plain dicts at half the price of one by one."""
+        case, floor, differential = part.read.case, part.floor, part.differential
         urgency = decide_level(self._raises(part))
         level = self.policy.levels[urgency.level]
-        return Assessment(
-            case_id=case.case_id,
-            rank=0,
-            level=urgency.level,
-            level_name=level.name,
-            wait_cap_minutes=level.cap_minutes,
-            received_at=(case.received_at or now).isoformat(),
-            emergency_probability=_emergency_probability(part),
-            critical_probability=part.acuity[0] if part.acuity else None,
-            floor_level=part.floor.level,
-            scored_by=_scored_by(part),
-            red_flags=part.floor.red_flags,
-            differential=_differential(part.differential),
-            prediction_set=part.differential.prediction_set if part.differential else (),
-            specialty=self._specialty(part),
-            lesion=_worst_lesion(part.lesions),
-            news2=_news2(part.floor),
-            unknown_vitals=tuple(vital.name for vital in part.floor.unknown_vitals),
-            findings=part.read.findings,
-            not_understood=tuple(case.complaint[a:b] for a, b in part.read.reading.not_understood),
-            review=Review(needed=bool(part.review), why=tuple(part.review)),
-            reasons=tuple(_reasons(part, urgency)),
-            provenance=self._provenance(case, part.floor.rule_version),
+        return Assessment.model_validate(
+            {
+                "case_id": case.case_id,
+                "rank": rank,
+                "level": urgency.level,
+                "level_name": level.name,
+                "wait_cap_minutes": level.cap_minutes,
+                "received_at": (case.received_at or now).isoformat(),
+                "emergency_probability": _emergency_probability(part),
+                "critical_probability": part.acuity[0] if part.acuity else None,
+                "floor_level": floor.level,
+                "scored_by": _scored_by(part),
+                "red_flags": floor.red_flags,
+                "differential": _differential(differential),
+                "prediction_set": differential.prediction_set if differential else (),
+                "specialty": self._specialty(part),
+                "lesion": _worst_lesion(part.lesions),
+                "news2": _news2(floor),
+                "unknown_vitals": tuple(vital.name for vital in floor.unknown_vitals),
+                "findings": part.read.findings,
+                "not_understood": tuple(case.complaint[a:b] for a, b in part.read.reading.not_understood),
+                "review": {"needed": bool(part.review), "why": tuple(part.review)},
+                "reasons": tuple(_reasons(part, urgency)),
+                "provenance": {
+                    "nabz_version": self._version,
+                    "rule_version": floor.rule_version,
+                    "policy_sha256": self.policy.sha256,
+                    "bundles": self.models.bundles if bundles is None else bundles,
+                    "input_sha256": hashlib.sha256(case.model_dump_json().encode()).hexdigest(),
+                },
+            }
         )
 
     def _raises(self, part: _Parts) -> list[Raise]:
@@ -232,15 +271,6 @@ class Triage:
             shares[name] = shares.get(name, 0.0) + possible.probability
         return max(shares, key=lambda name: (shares[name], name))
 
-    def _provenance(self, case: Case, rule_version: str) -> Provenance:
-        return Provenance(
-            nabz_version=self._version,
-            rule_version=rule_version,
-            policy_sha256=self.policy.sha256,
-            bundles=self.models.bundles,
-            input_sha256=hashlib.sha256(case.model_dump_json().encode()).hexdigest(),
-        )
-
 
 Item = TypeVar("Item")
 
@@ -285,31 +315,31 @@ def _emergency_probability(part: _Parts) -> float | None:
     return min(max(found), 1.0) if found else None
 
 
-def _differential(differential: Differential | None) -> tuple[PossibleCondition, ...]:
+def _differential(differential: Differential | None) -> tuple[_Plain, ...]:
     return tuple(
-        PossibleCondition(
-            condition=possible.label.name,
-            name_en=possible.label.name_en,
-            name_ur=possible.label.name_ur,
-            icd10=possible.label.icd10,
-            probability=possible.probability,
-            severity=possible.label.severity,
-        )
+        {
+            "condition": possible.label.name,
+            "name_en": possible.label.name_en,
+            "name_ur": possible.label.name_ur,
+            "icd10": possible.label.icd10,
+            "probability": possible.probability,
+            "severity": possible.label.severity,
+        }
         for possible in (differential.leading if differential else ())
     )
 
 
-def _worst_lesion(lesions: list[tuple[str, LesionScore]]) -> LesionAssessment | None:
+def _worst_lesion(lesions: list[tuple[str, LesionScore]]) -> _Plain | None:
     if not lesions:
         return None
     name, worst = max(lesions, key=lambda pair: pair[1].malignancy_probability)
-    return LesionAssessment(
-        photo=name,
-        label=worst.label,
-        probabilities=worst.probabilities,
-        malignancy_probability=worst.malignancy_probability,
-        quality_problems=tuple(problem.code for problem in worst.quality.problems),
-    )
+    return {
+        "photo": name,
+        "label": worst.label,
+        "probabilities": worst.probabilities,
+        "malignancy_probability": worst.malignancy_probability,
+        "quality_problems": tuple(problem.code for problem in worst.quality.problems),
+    }
 
 
 def _news2(floor: RuleFloor) -> dict[str, object] | None:
@@ -318,34 +348,39 @@ def _news2(floor: RuleFloor) -> dict[str, object] | None:
     return {"lower": floor.news2.lower, "upper": floor.news2.upper, "points": dict(floor.news2.points)}
 
 
-def _reasons(part: _Parts, urgency: Urgency) -> Iterator[Reason]:
+def _reasons(part: _Parts, urgency: Urgency) -> Iterator[_Plain]:
     """What supports the level, most urgent first; findings for and against the leading condition; what could change."""
     for one in urgency.raises:
-        kind = one.source.split(" ")[0]
-        known = {"rule": "rule", "referrer": "referrer", "policy": "policy"}
-        yield Reason(kind=known.get(kind, "model"), direction="for", text=one.text_en, text_ur=one.text_ur)  # type: ignore[arg-type]
+        kind = _REASON_KINDS.get(one.source.split(" ")[0], "model")
+        yield {"kind": kind, "direction": "for", "text": one.text_en, "text_ur": one.text_ur}
     if part.differential and part.differential.leading:
         name = part.differential.leading[0].label.name_en
         for found in part.differential.contributions:
             direction = "for" if found.log_odds > 0 else "against"
-            yield Reason(kind="finding", direction=direction, text=f"{found.text_en} ({direction} {name})", text_ur=found.text_ur)  # type: ignore[arg-type]
+            yield {
+                "kind": "finding",
+                "direction": direction,
+                "text": f"{found.text_en} ({direction} {name})",
+                "text_ur": found.text_ur,
+            }
     yield from _could_change(part.floor)
 
 
-def _could_change(floor: RuleFloor) -> Iterator[Reason]:
+def _could_change(floor: RuleFloor) -> Iterator[_Plain]:
     """One line for the usual vitals that were not measured, with the most urgent level that one of them could reach."""
     unknown = [vital for vital in floor.unknown_vitals if vital.name in _USUAL_VITALS]
     if unknown:
         names, level = ", ".join(vital.name for vital in unknown), min(vital.could_reach_level for vital in unknown)
-        yield Reason(
-            kind="could_change",
-            direction="open",
-            text=f"not measured, and could raise the level up to {level}: {names}",
-            text_ur=f"ناپا نہیں گیا، درجہ {level} تک بڑھ سکتا ہے: {names}",
-        )
+        yield {
+            "kind": "could_change",
+            "direction": "open",
+            "text": f"not measured, and could raise the level up to {level}: {names}",
+            "text_ur": f"ناپا نہیں گیا، درجہ {level} تک بڑھ سکتا ہے: {names}",
+        }
 
 
-def _package_version() -> str:
+def package_version() -> str:
+    """The version of this installation, for every assessment's provenance."""
     try:
         return version("nabz")
     except PackageNotFoundError:

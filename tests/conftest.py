@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from postgres import NOT_INSTALLED, PostgresServer, find_binaries
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -30,6 +32,36 @@ def models_folder() -> Path:
 def catalogue_folder() -> Path:
     """The shipped catalogue."""
     return ROOT / "data" / "catalogue"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A running PostgreSQL server of this test session's own; tests that need it are skipped by name without PostgreSQL."""
+    binaries = find_binaries()
+    if binaries is None:
+        pytest.skip(NOT_INSTALLED)
+    server = PostgresServer(binaries)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of an empty PostgreSQL database of this test's own."""
+    with postgres_server.fresh_database() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database of this test's own, once of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'nabz.db'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
 
 
 @pytest.fixture

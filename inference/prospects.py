@@ -1,0 +1,171 @@
+"""What every question that is still open could lead to: its answers' chances, its information, the level it could reach.
+
+One call of the symptom model a case, with every answer to every open finding. Decides no order and has no words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.answers import Floats, answer_rows, expected_information, severity_weights
+from inference.case import ABSENT, PRESENT, Case
+from inference.measurements import question_facts
+from inference.policy import LEAST_URGENT, Policy
+from inference.rule_tables import FiredRule
+from inference.rules import RuleFloor, assess_floor, iitt_signs
+from inference.symptoms import Read, SymptomModel
+from inference.urgency import raises_from_differential
+
+# An answer that fewer than so many of a hundred such patients would give is no reason to ask for the level's sake: every
+# sign of the tables could raise every case, and nobody answers seventy questions.
+LIKELY = 0.02
+_YES_OR_NO = 2  # answers of a binary finding, yes first
+_SEVERE = 2  # severities 1 and 2 need care within the hour
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is known when the question is asked: the case as read, its rule floor, its level, and who scores it."""
+
+    read: Read
+    floor: RuleFloor
+    level: int
+    model: SymptomModel | None
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """One finding that could be asked.
+
+    `probabilities` of its answers in the encoder's order; `information` in weighted bits; `told` the places of the conditions
+    that it tells most about; `rule` the sign that a yes would fire above the present level, if a yes is likely
+    enough; `model_level` the most urgent level that the differential could support after a likely enough answer.
+    """
+
+    code: str
+    probabilities: tuple[float, ...]
+    information: float
+    told: tuple[int, ...]
+    rule: FiredRule | None
+    model_level: int
+
+    def could_reach(self, level: int) -> int | None:
+        """The more urgent level that an answer could lead to, or None."""
+        reached = min(self.model_level, self.rule.level if self.rule else level)
+        return reached if reached < level else None
+
+    @property
+    def chance_of_sign(self) -> float:
+        """How likely the answer is that fires the rule."""
+        return self.probabilities[0] if len(self.probabilities) == _YES_OR_NO else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """All prospects by code, the probability of severe conditions now, and the prediction set's size now."""
+
+    prospects: Mapping[str, Prospect]
+    severe_probability: float
+    set_size: int
+
+
+def outlook(asked: Asked, model: SymptomModel) -> Outlook:
+    """Every open finding's prospect. Raises BundleError when the model fails."""
+    codes, read, encoder = open_findings(asked, model), asked.read, model.encoder
+    bases = [encoder.encode(read.findings)]
+    if read.stated != read.findings:  # levels are decided without what only a measurement says
+        bases.append(encoder.encode(read.stated))
+    rows = np.concatenate([part for base in bases for part in (base[None], answer_rows(encoder, {}, base, codes))])
+    likely = model.answers
+    scored = model.posterior(read.case, rows)
+    each = len(rows) // len(bases)
+    now, after, deciding = scored[0], scored[1:each], scored[len(scored) - each + 1 :]
+    counts = [len(encoder.values(code)) for code in codes]
+    starts = np.cumsum([0, *counts])[:-1]
+    chances = likely.probabilities(codes, now)
+    told = expected_information(after, chances, starts, severity_weights(model.severity)) if codes else after
+    levels = _levels(asked, model, deciding, chances, codes)
+    fired = _signs(asked, codes)
+    prospects = {}
+    for place, code in enumerate(codes):
+        span = slice(starts[place], starts[place] + counts[place])
+        prospect = Prospect(
+            code=code,
+            probabilities=tuple(chances[span].tolist()),
+            information=float(told[place].sum()),
+            told=tuple(np.argsort(-told[place], kind="stable")[:2].tolist()),
+            rule=fired.get(code) if chances[starts[place]] >= LIKELY or counts[place] != _YES_OR_NO else None,
+            model_level=int(levels[span].min()),
+        )
+        prospects[code] = prospect
+    severe = float(now[model.severity <= _SEVERE].sum())
+    return Outlook(prospects, severe, int(model.set_sizes(now[None])[0]))
+
+
+def open_findings(asked: Asked, model: SymptomModel) -> list[str]:
+    """The findings that are not known, concern this patient, lie under no parent but present ones, and no known vital settles."""
+    findings, case = asked.read.findings, asked.read.case
+    barred = _not_concerning(case, model)
+    for rule in model.vocabulary["lexicon"].get("measured", []):
+        if getattr(case.vitals, rule["vital"]) is not None:
+            barred.add(rule["finding"])
+    return [
+        code
+        for code in sorted(model.encoder.codes)
+        if code not in findings and code not in barred and _is_reached(code, findings, model.parents)
+    ]
+
+
+def _is_reached(code: str, findings: Mapping[str, object], parents: Mapping[str, str]) -> bool:
+    while code := parents.get(code, ""):
+        if findings.get(code, ABSENT) == ABSENT:
+            return False
+    return True
+
+
+def _not_concerning(case: Case, model: SymptomModel) -> set[str]:
+    """The codes of findings that a patient of this age and sex cannot have; unknown age or sex rules nothing out."""
+    age, sex = case.age_years, case.sex
+    outside = {
+        "female_only": sex == "male",
+        "male_only": sex == "female",
+        "from_12_years": age is not None and age < 12,
+        "under_2_years": age is not None and age >= 2,
+        "under_12_years": age is not None and age >= 12,
+    }
+    barred = {rule for rule, is_outside in outside.items() if is_outside}
+    if "applies" in model.vocabulary:
+        return {code for rule in barred for code in model.vocabulary["applies"].get(rule, ())}
+    slugs = {slug for rule in barred for slug in question_facts()["applies"][rule]}
+    return {code for code, evidence in model.vocabulary["evidences"].items() if evidence.get("slug") in slugs}
+
+
+def _signs(asked: Asked, codes: Sequence[str]) -> dict[str, FiredRule]:
+    """For each finding, the most urgent rule that its presence would fire above the present level."""
+    roles, found = iitt_signs(), {}
+    for code in codes:
+        if code in roles:
+            floor = assess_floor(asked.read.case, {**asked.read.findings, code: PRESENT})
+            if floor.level < asked.level:
+                found[code] = floor.fired[0]
+    return found
+
+
+def _levels(asked: Asked, model: SymptomModel, deciding: Floats, chances: Floats, codes: Sequence[str]) -> NDArray[np.int64]:
+    """The level that the differential supports after each answer; the least urgent one after an unlikely answer."""
+    policy = asked.policy.differential
+    n_present = sum(value != ABSENT for value in asked.read.stated.values())
+    is_present = [value != ABSENT for code in codes for value in model.encoder.values(code)]
+    sizes = model.set_sizes(deciding)
+    masses = np.stack([deciding[:, model.severity == severity].sum(axis=1) for severity in range(6)], axis=1).tolist()
+    levels = np.full(len(deciding), LEAST_URGENT)
+    for row in np.flatnonzero(chances >= LIKELY):
+        is_certain = bool(sizes[row] <= policy.largest_set_that_raises and n_present + is_present[row] >= policy.least_findings_that_raise)
+        raises = raises_from_differential(dict(enumerate(masses[row])), model.thresholds, is_certain=is_certain)
+        levels[row] = min((one.level for one in raises), default=LEAST_URGENT)
+    return levels

@@ -1,0 +1,1 @@
+"""The triage service: HTTP, database, FHIR, CDS Hooks. Needs the `service` extra."""

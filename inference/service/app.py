@@ -1,0 +1,128 @@
+"""The web application: parts, routes and guards, put together. `create_app` is what a server runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from fastapi import FastAPI, Request
+from starlette.responses import JSONResponse, Response
+
+from inference.errors import ServiceError
+from inference.service import api
+from inference.service.access import require
+from inference.service.api_models import Health
+from inference.service.dev_issuer import DevIssuer
+from inference.service.drain import Drain
+from inference.service.guards import Guard, guard
+from inference.service.identity import TokenVerifier
+from inference.service.parts import Parts, open_parts
+from inference.service.problem_docs import describe_problems, responses
+from inference.service.problems import install
+from inference.service.settings import Settings
+
+DESCRIPTION = (
+    "Cases in, a ranked referral queue out. Decision support, not a medical device; the shipped models are not clinically "
+    "validated. The machine may raise a case's urgency and never lowers it below the rules; a clinician decides."
+)
+_DATABASE_SECONDS = 2.0
+_TOKEN = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "roles: clinic, clinician, data_scientist, admin"}
+_OPEN_PATHS = ("/health/", "/fhir/metadata", "/cds-services", "/dev/token")
+
+
+def create_app(settings: Settings, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Guard:
+    """The whole service. Opens the database when the server starts it, and closes it when it stops.
+
+    Raises PolicyError for settings that cannot be used and StorageError when keys or database cannot be opened.
+    """
+    issuer = DevIssuer(settings) if settings.dev_issuer else None
+    verifier = TokenVerifier(settings)
+    parts = open_parts(settings, clock)
+    drain = Drain()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await parts.start()
+        try:
+            await verifier.warm_up()
+            yield
+        finally:
+            await parts.stop()
+
+    app = FastAPI(title="Nabz", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.parts, app.state.verifier = parts, verifier
+    app.include_router(api.router)
+    if issuer:
+        app.router.routes.append(issuer.route())
+    _add_health(app, parts, drain)
+    renderers = _add_standards(app, parts)
+    install(app, renderers)
+    describe_problems(app)
+    _describe_security(app)
+    return guard(app, settings, verifier, drain=drain, observe=parts.telemetry.observe_http, renderers=renderers)
+
+
+def _add_standards(app: FastAPI, parts: Parts) -> dict[str, object]:
+    """FHIR and CDS Hooks."""
+    return {}
+
+
+def _add_health(app: FastAPI, parts: Parts, drain: Drain) -> None:
+    @app.get("/health/live", summary="Is the process alive?", response_model=dict[str, str])
+    async def live() -> Response:
+        """Answers as long as the process can answer at all."""
+        return JSONResponse({"status": "alive"})
+
+    @app.get(
+        "/health/ready", summary="Can it take cases?", response_model=Health, responses={503: {"model": Health, "description": "not now"}}
+    )
+    async def ready() -> Response:
+        """Ready, or degraded while some model is not in use; 503 while starting, draining or without a database."""
+        health = parts.scorer.health()
+        bundles = {task: name.model_dump() for task, name in health.bundles.items()}
+        status = "degraded" if health.degraded else "ready"
+        if drain.begun:
+            status = "draining"
+        elif not health.ready:
+            status = "starting"
+        elif not await _has_database(parts):
+            status = "no database"
+        return JSONResponse({"status": status, "bundles": bundles}, 200 if status in ("ready", "degraded") else 503)
+
+    @app.get(
+        "/metrics",
+        summary="Metrics for Prometheus",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **responses(401, 403)},
+    )
+    async def metrics(request: Request) -> Response:
+        """Queue depth and age by level, waits against caps, model latency, review reasons, overrides."""
+        require(await api.who_asks(request), "metrics.read")
+        content, kind = parts.telemetry.render()
+        return Response(content, media_type=kind)
+
+
+async def _has_database(parts: Parts) -> bool:
+    try:
+        async with asyncio.timeout(_DATABASE_SECONDS):
+            await parts.database.run(lambda unit: unit.connection.exec_driver_sql("SELECT 1").scalar())
+    except (ServiceError, TimeoutError):
+        return False
+    return True
+
+
+def _describe_security(app: FastAPI) -> None:
+    """Say in the OpenAPI document which routes need a token."""
+    original = app.openapi
+
+    def openapi() -> dict[str, object]:
+        document = original()
+        document.setdefault("components", {}).setdefault("securitySchemes", {})["bearer"] = _TOKEN
+        for path, operations in document.get("paths", {}).items():
+            for operation in operations.values():
+                operation["security"] = [] if path.startswith(_OPEN_PATHS) else [{"bearer": []}]
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

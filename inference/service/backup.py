@@ -1,0 +1,137 @@
+"""Backup and restore while the service runs: the database by its own online backup, the sealed photos, never the keys.
+
+A backup without the key file cannot be read: keep a copy of that file somewhere else. Knows no referral.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy.engine import URL
+
+from inference.errors import StorageError
+from inference.service.database import database_url
+from inference.service.settings import Settings
+
+MANIFEST = "backup.json"
+_SQLITE, _POSTGRES, _PHOTOS, _ANCHORS = "nabz.db", "nabz.dump", "photos", "audit.anchors"
+_PAGES_AT_ONCE = 2000  # between two bites of an online backup, the service gets its turn
+_TOOL_SECONDS = 3600
+
+
+def backup(settings: Settings, folder: Path, progress: Callable[[str], None] = lambda _: None) -> Path:
+    """Copy everything but the keys into `folder`, which must not exist yet or be empty. Returns the manifest's path."""
+    if folder.exists() and any(folder.iterdir()):
+        raise StorageError(f"{folder} is not empty: name a new folder for this backup")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    url = database_url(settings.database_url)
+    progress("database")
+    name = _SQLITE if url.get_backend_name() == "sqlite" else _POSTGRES
+    if name == _SQLITE:
+        _copy_sqlite(Path(str(url.database)), folder / name)
+    else:
+        _run("pg_dump", url, "--format=custom", "--no-owner", f"--file={folder / name}")
+    progress("photos")  # after the database: every photo that it names is there by now
+    if settings.photos.is_dir():
+        shutil.copytree(settings.photos, folder / _PHOTOS, ignore=shutil.ignore_patterns("*.tmp"))
+    anchors = settings.data_dir / _ANCHORS
+    if anchors.is_file():
+        shutil.copy2(anchors, folder / _ANCHORS)
+    manifest = {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "database": name,
+        "files": {str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    return folder / MANIFEST
+
+
+def restore(settings: Settings, folder: Path, progress: Callable[[str], None] = lambda _: None) -> None:
+    """Put a backup in place of nothing: the database must not exist yet (PostgreSQL: be empty). Raises StorageError."""
+    manifest = _checked(folder)
+    url = database_url(settings.database_url)
+    if manifest["database"] != (_SQLITE if url.get_backend_name() == "sqlite" else _POSTGRES):
+        raise StorageError(f"the backup holds {manifest['database']}, which is not of the kind that NABZ_DATABASE_URL names")
+    progress("database")
+    if manifest["database"] == _SQLITE:
+        target = Path(str(url.database))
+        if target.exists():
+            raise StorageError(f"{target} is there already: move it away first, nothing is overwritten")
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _put(folder / _SQLITE, target)
+    else:
+        _run("pg_restore", url, "--no-owner", "--exit-on-error", "--single-transaction", str(folder / _POSTGRES))
+    progress("photos")
+    if (folder / _PHOTOS).is_dir():
+        shutil.copytree(folder / _PHOTOS, settings.photos, dirs_exist_ok=True)
+    if (folder / _ANCHORS).is_file() and not (settings.data_dir / _ANCHORS).exists():
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        shutil.copy2(folder / _ANCHORS, settings.data_dir / _ANCHORS)
+
+
+def _copy_sqlite(source: Path, target: Path) -> None:
+    if not source.is_file():
+        raise StorageError(f"{source} does not exist: there is nothing to back up")
+    try:
+        with sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=30) as live, sqlite3.connect(target) as copy:
+            live.backup(copy, pages=_PAGES_AT_ONCE, sleep=0.01)
+            if copy.execute("PRAGMA integrity_check").fetchone() != ("ok",):
+                raise StorageError(f"{source} is damaged: the copy is not whole; restore the newest good backup")
+    except sqlite3.Error as error:
+        raise StorageError(f"{source} cannot be backed up ({type(error).__name__}): see that the disk has room") from error
+    target.chmod(0o600)
+
+
+def _put(source: Path, target: Path) -> None:
+    """Copy a file in whole or not at all."""
+    part = target.with_suffix(".part")
+    shutil.copyfile(source, part)
+    part.chmod(0o600)
+    with part.open("rb") as written:
+        os.fsync(written.fileno())
+    part.rename(target)
+
+
+def _checked(folder: Path) -> dict[str, str]:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files, database = dict(manifest["files"]), str(manifest["database"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"{folder} holds no backup that can be read: {MANIFEST} is missing or broken") from error
+    for name, expected in files.items():
+        path = folder / name
+        if ".." in Path(name).parts or not path.is_file() or _sha256(path) != expected:
+            raise StorageError(f"{name} in the backup is missing or was altered: use another backup")
+    return {"database": database}
+
+
+def _run(tool: str, url: URL, *arguments: str) -> None:
+    """Run a tool of PostgreSQL's; the password travels in the environment, not on the command line."""
+    program = shutil.which(tool) or next(
+        (str(path) for path in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{tool}"), reverse=True)), None
+    )
+    if program is None:
+        raise StorageError(f"{tool} is not installed: install PostgreSQL's client programs")
+    environment = {**os.environ, "PGPASSWORD": str(url.password or "")} if url.password else dict(os.environ)
+    target = url.set(drivername="postgresql", password=None).render_as_string(hide_password=False)
+    try:
+        done = subprocess.run(
+            [program, f"--dbname={target}", *arguments], env=environment, capture_output=True, timeout=_TOOL_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise StorageError(f"{tool} did not finish ({type(error).__name__})") from error
+    if done.returncode:
+        raise StorageError(f"{tool} failed with status {done.returncode}: run it by hand to see why; nothing was changed")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -1,0 +1,136 @@
+"""The service's commands of `nabz`: serve, audit, backup, restore, keys. Prints and returns exit statuses.
+
+Imports the service's libraries only when a command runs, so that `nabz rank` starts fast and needs no `service` extra.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inference.errors import PolicyError
+
+if TYPE_CHECKING:
+    from inference.service.settings import Settings
+
+_DONE, _FOUND = 0, 1
+
+
+def add_service_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the service's commands to the parser of `nabz`."""
+    serve = _command(
+        commands, "serve", "Serve the triage API and the worklist over HTTP.",
+        "nabz serve --demo\nsettings: every NABZ_… variable of the README, or a .env file",
+    )  # fmt: skip
+    serve.add_argument("--host", metavar="ADDRESS", help="address to listen on (default: NABZ_HOST, or 127.0.0.1)")
+    serve.add_argument("--port", type=int, metavar="PORT", help="port to listen on (default: NABZ_PORT, or 8000)")
+    serve.add_argument("--demo", action="store_true", help="issue tokens at /dev/token and load the sample referrals into an empty queue")
+    serve.add_argument("--settings", action="store_true", help="list the settings and end")
+    serve.set_defaults(run=_guarded(_serve))
+    audit = _command(commands, "audit", "Prove that the audit trail is whole, or name its first bad row.", "nabz audit verify")
+    audit.add_argument("what", choices=("verify",))
+    audit.set_defaults(run=_guarded(_audit))
+    backup = _command(commands, "backup", "Copy database and sealed photos while the service runs.", "nabz backup /media/usb/2026-11-22")
+    backup.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
+    backup.set_defaults(run=_guarded(_backup))
+    restore = _command(commands, "restore", "Put a backup in place; nothing is overwritten.", "nabz restore /media/usb/2026-11-22")
+    restore.add_argument("folder", type=Path, metavar="DIR", help="the backup's folder")
+    restore.set_defaults(run=_guarded(_restore))
+    keys = _command(
+        commands, "keys", "rotate: encrypt everything again with a new key. forget: drop the keys that nothing needs any more.",
+        "nabz keys rotate, restart the service, nabz keys rotate, nabz keys forget",
+    )  # fmt: skip
+    keys.add_argument("what", choices=("rotate", "forget"))
+    keys.set_defaults(run=_guarded(_keys))
+
+
+def _command(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, example: str) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name, help=text, description=text, epilog=f"example: {example}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def _guarded(run: Any) -> Any:
+    """The command, with a missing extra said in words."""
+
+    def guarded(args: argparse.Namespace) -> int:
+        try:
+            return int(run(args))
+        except ModuleNotFoundError as error:
+            raise PolicyError(
+                f"{error.name} is not installed: this command needs the service extra, `pip install 'nabz[service]'`"
+            ) from error
+
+    return guarded
+
+
+def _settings(**given: Any) -> Settings:
+    from inference.service.settings import load_settings
+
+    return load_settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from inference.service.serving import run_server
+
+    if args.settings:
+        return _print_settings()
+    settings = _settings(host=args.host, port=args.port, dev_issuer=True if args.demo else None)
+    run_server(settings, _say, demo=args.demo)
+    return _DONE
+
+
+def _print_settings() -> int:
+    from inference.service.settings import Settings
+
+    for name, field in Settings.model_fields.items():
+        print(f"NABZ_{name.upper()}\n    {field.description}; default {field.default}")
+    return _DONE
+
+
+def _audit(_: argparse.Namespace) -> int:
+    from inference.service.audit import verify
+    from inference.service.database import make_engine
+    from inference.service.vault import Vault
+
+    settings = _settings()
+    engine = make_engine(settings.database_url)
+    with engine.begin() as connection:
+        check = verify(connection, Vault.open(settings.keys).mac_key("audit"), settings.data_dir / "audit.anchors")
+    if check.first_bad is None:
+        print(f"the audit trail is whole: {check.rows} rows")
+        return _DONE
+    print(f"the audit trail is not whole: {check.problem}; {check.rows} rows before it are as they were written")
+    return _FOUND
+
+
+def _backup(args: argparse.Namespace) -> int:
+    from inference.service.backup import backup
+
+    manifest = backup(_settings(), args.folder, _say)
+    print(f"backed up: {manifest}; the keys are not in it, keep a copy of them elsewhere")
+    return _DONE
+
+
+def _restore(args: argparse.Namespace) -> int:
+    from inference.service.backup import restore
+
+    restore(_settings(), args.folder, _say)
+    print("restored: put the key file in its place, then run `nabz audit verify`")
+    return _DONE
+
+
+def _keys(args: argparse.Namespace) -> int:
+    from inference.service.rotation import forget_keys, rotate_keys
+
+    if args.what == "forget":
+        print(f"{forget_keys(_settings())} old keys are forgotten")
+    else:
+        print(f"{rotate_keys(_settings(), _say)} sealed values have a new key now; restart the service, so that it uses it too")
+    return _DONE
+
+
+def _say(words: str) -> None:
+    print(f"nabz: {words}", file=sys.stderr)

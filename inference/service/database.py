@@ -1,0 +1,284 @@
+"""One thread that does all the work on the database, in groups: what waits while a transaction is being synced shares the next one.
+
+A caller is answered after the commit. If the group fails, nobody in it is told that it was stored. SQLite gets one writer,
+a rollback journal and full sync; PostgreSQL may have several processes like this one. Knows no referral.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, insert
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from inference.errors import OverloadedError, PolicyError, ServiceError, StorageError
+from inference.service.audit import AuditEntry, append, lock_head
+from inference.service.tables import events
+
+LARGEST_GROUP = 64
+_WAIT_FOR_LOCK_SECONDS = 5
+_ATTEMPTS = 3  # of a transaction that PostgreSQL broke off for another's sake
+_BROKEN_OFF = ("40001", "40P01", "23505")  # serialization failure, deadlock, a key that another process stored first
+_log = logging.getLogger("nabz.database")
+
+Result = TypeVar("Result")
+
+
+class Unit:
+    """What one job does within a transaction. Rows that nobody reads back before the commit are collected and written together."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.rows: list[tuple[Table, dict[str, Any]]] = []
+        self.audits: list[AuditEntry] = []
+
+    def add(self, table: Table, **row: Any) -> None:
+        """Insert a row when the group is complete."""
+        self.rows.append((table, row))
+
+    def audit(self, entry: AuditEntry) -> None:
+        """Append to the audit trail when the group is complete."""
+        self.audits.append(entry)
+
+
+@dataclass
+class _Job(Generic[Result]):
+    work: Callable[[Unit], Result]
+    done: Callable[[Result | None, BaseException | None], object]
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    outcome: tuple[Any, BaseException | None] = (None, None)
+
+
+def make_engine(url: str) -> Engine:
+    """An engine for `url`, set so that what is committed survives a power cut. Raises PolicyError for a URL that cannot be used."""
+    parsed = database_url(url)
+    if parsed.get_backend_name() == "postgresql":
+        return create_engine(
+            parsed,
+            pool_pre_ping=True,
+            pool_size=2,
+            connect_args={"connect_timeout": 3, "options": f"-c statement_timeout=30000 -c lock_timeout={_WAIT_FOR_LOCK_SECONDS * 1000}"},
+        )
+    engine = create_engine(parsed, pool_size=2, connect_args={"timeout": _WAIT_FOR_LOCK_SECONDS, "check_same_thread": False})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    return engine
+
+
+def database_url(url: str) -> URL:
+    """The URL with its driver. Raises PolicyError when it is neither SQLite's nor PostgreSQL's."""
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+    except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        raise PolicyError("NABZ_DATABASE_URL cannot be read: write sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME") from error
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend != "sqlite" or not parsed.database or parsed.database == ":memory:":
+        raise PolicyError("NABZ_DATABASE_URL names neither a SQLite file nor PostgreSQL: write sqlite:///FILE or postgresql://…")
+    return parsed
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # transactions begin where SQLAlchemy says, not where the driver guesses
+    for pragma in ("journal_mode = DELETE", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON", "cache_size = -65536"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def transact(engine: Engine, work: Callable[[Unit], Result], audit_key: bytes) -> Result:
+    """One job in a transaction of its own, now, in this thread. Raises StorageError when the database cannot do it."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            with engine.begin() as connection:
+                unit = Unit(connection)
+                result = work(unit)
+                _flush(connection, [unit], audit_key)
+                return result
+        except DBAPIError as error:
+            if attempt == _ATTEMPTS - 1 or getattr(error.orig, "sqlstate", None) not in _BROKEN_OFF:
+                raise _storage_error(error) from error
+        except SQLAlchemyError as error:
+            raise _storage_error(error) from error
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _storage_error(error: SQLAlchemyError) -> StorageError:
+    # The driver's message may quote a row; its class is enough to find the cause in the database's own log.
+    origin = type(getattr(error, "orig", None) or error).__name__
+    code = getattr(getattr(error, "orig", None), "sqlite_errorname", None) or getattr(getattr(error, "orig", None), "sqlstate", None)
+    return StorageError(f"the database could not do it ({origin}{f', {code}' if code else ''}): nothing was stored; try again")
+
+
+def _flush(connection: Connection, units: Sequence[Unit], audit_key: bytes) -> None:
+    """Write what the units collected, table by table. The audit's head is locked before, so events are numbered as they commit."""
+    by_table: dict[Table, list[dict[str, Any]]] = {}
+    for unit in units:
+        for table, row in unit.rows:
+            by_table.setdefault(table, []).append(row)
+    audits = [entry for unit in units for entry in unit.audits]
+    head = lock_head(connection, audit_key) if audits or events in by_table else None
+    for table, rows in by_table.items():
+        connection.execute(insert(table), rows)
+    if head:
+        append(connection, audits, audit_key, head)
+
+
+class Database:
+    """The thread, and the queue before it."""
+
+    def __init__(self, url: str, audit_key: bytes, *, queue_limit: int = 1024, answer_seconds: float = 8.0) -> None:
+        """`queue_limit`: most jobs that wait; `answer_seconds`: how long a caller waits before it hears that storing failed."""
+        self.engine = make_engine(url)
+        self.audit_key = audit_key
+        self.group_sizes: list[int] = []
+        self._answer_seconds = answer_seconds
+        self._jobs: queue.Queue[_Job[Any] | None] = queue.Queue(queue_limit)
+        self._listeners: list[Callable[[], None]] = []
+        self._thread = threading.Thread(target=self._work, name="nabz-database", daemon=True)
+        self._started = False
+
+    def start(self) -> None:
+        """Begin to take jobs."""
+        self._started = True
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Do what waits, then end."""
+        if self._started:
+            self._jobs.put(None)
+            self._thread.join(timeout=self._answer_seconds)
+        self.engine.dispose()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that wait."""
+        return self._jobs.qsize()
+
+    def on_commit(self, listener: Callable[[], None]) -> None:
+        """Call `listener`, in the database's thread, after every commit that may have written events."""
+        self._listeners.append(listener)
+
+    async def run(self, work: Callable[[Unit], Result]) -> Result:
+        """Do `work` in a transaction and return its result after the commit.
+
+        `work` may run more than once and must not keep anything but what it returns. Raises what it raises (ServiceError
+        undoes only this job), StorageError when nothing was stored, OverloadedError when too many jobs wait.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+
+        def done(result: Result | None, error: BaseException | None) -> None:
+            if not future.done():
+                if error is None:
+                    future.set_result(result)  # type: ignore[arg-type]
+                else:
+                    future.set_exception(error)
+
+        job = _Job(work, lambda result, error: loop.call_soon_threadsafe(done, result, error))
+        self._put(job)
+        try:
+            return await asyncio.wait_for(future, self._answer_seconds)
+        except TimeoutError as error:
+            job.cancelled.set()
+            raise StorageError("the database did not answer in time: send it again, with the same Idempotency-Key") from error
+        except asyncio.CancelledError:
+            job.cancelled.set()
+            raise
+
+    def run_now(self, work: Callable[[Unit], Result]) -> Result:
+        """The same for a caller without an event loop."""
+        return transact(self.engine, work, self.audit_key)
+
+    def _put(self, job: _Job[Any]) -> None:
+        try:
+            self._jobs.put_nowait(job)
+        except queue.Full as error:
+            raise OverloadedError("too many changes wait to be stored: come back in a moment", 2) from error
+
+    def _work(self) -> None:
+        while True:
+            group = self._next_group()
+            if group is None:
+                return
+            self._do(group)
+
+    def _next_group(self) -> list[_Job[Any]] | None:
+        """The first job that comes and all that wait behind it; None when the end was asked for."""
+        first = self._jobs.get()
+        if first is None:
+            return None
+        group = [first]
+        while len(group) < LARGEST_GROUP:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if job is None:
+                self._jobs.put(None)
+                break
+            group.append(job)
+        return group
+
+    def _do(self, group: list[_Job[Any]]) -> None:
+        live = [job for job in group if not job.cancelled.is_set()]
+        try:
+            if len(live) > 1 and not self._together(live):
+                for job in live:
+                    self._alone(job)
+            elif len(live) == 1:
+                self._alone(live[0])
+        except BaseException as error:  # noqa: BLE001 (the thread must outlive any job)
+            _log.error("a group of %d jobs failed: %s", len(live), type(error).__name__)
+            for job in live:
+                job.outcome = (None, StorageError("the database could not do it: nothing was stored; try again"))
+        self.group_sizes.append(len(live))
+        del self.group_sizes[:-1000]
+        for listener in self._listeners:
+            listener()
+        for job in live:
+            self._answer(job)
+
+    @staticmethod
+    def _answer(job: _Job[Any]) -> None:
+        try:
+            job.done(*job.outcome)
+        except RuntimeError:
+            _log.info("a caller was gone before its answer")  # its event loop has been closed
+
+    def _together(self, group: list[_Job[Any]]) -> bool:
+        """All jobs in one transaction, each behind a savepoint. False when that failed, and each must be tried alone."""
+        outcomes: list[tuple[Any, BaseException | None]] = []
+        try:
+            with self.engine.begin() as connection:
+                units = []
+                for job in group:
+                    connection.exec_driver_sql("SAVEPOINT job")
+                    unit = Unit(connection)
+                    try:
+                        outcomes.append((job.work(unit), None))
+                        units.append(unit)
+                        connection.exec_driver_sql("RELEASE SAVEPOINT job")
+                    except ServiceError as error:
+                        outcomes.append((None, error))
+                        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT job")
+                _flush(connection, units, self.audit_key)
+        except Exception as error:  # noqa: BLE001 (each job is tried again alone, and that says what is wrong with which)
+            _log.warning("a group of %d jobs is tried one by one: %s", len(group), type(error).__name__)
+            return False
+        for job, outcome in zip(group, outcomes, strict=True):
+            job.outcome = outcome
+        return True
+
+    def _alone(self, job: _Job[Any]) -> None:
+        try:
+            job.outcome = (transact(self.engine, job.work, self.audit_key), None)
+        except Exception as error:  # noqa: BLE001 (whatever it was, the caller is told)
+            job.outcome = (None, error)

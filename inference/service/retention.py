@@ -1,0 +1,73 @@
+"""Erasure: what the patient sent goes, the row stays. By policy, some days after completion, or for one referral on request.
+
+The audit trail holds nothing of the patient's, so it stays whole and valid. Photos that no other referral has are deleted.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, select, update
+
+from inference.errors import ConflictError
+from inference.service import store
+from inference.service.access import require
+from inference.service.callers import Who
+from inference.service.database import Database, Unit
+from inference.service.photo_store import PhotoStore
+from inference.service.tables import assessments, events, fhir_identifiers, fhir_resources, idempotency, photo_links, referrals, to_us
+
+_AT_ONCE = 100
+_KEYS_KEPT = timedelta(days=7)
+
+
+async def erase(database: Database, photos: PhotoStore, who: Who, id_: str, now: datetime) -> None:
+    """Erase one completed referral's content. Raises ConflictError while it is open: nobody may lose a waiting case."""
+    require(who, "retention.erase")
+    _delete_photos(photos, await database.run(lambda unit: _erase(unit, who, id_, now)))
+
+
+async def run_retention(database: Database, photos: PhotoStore, who: Who, days: int, now: datetime) -> int:
+    """Erase what was completed more than `days` days ago (0: nothing), and forget old idempotency keys. Returns how many."""
+    await database.run(lambda unit: unit.connection.execute(delete(idempotency).where(idempotency.c.at_us < to_us(now - _KEYS_KEPT))))
+    total = 0
+    while days:
+        before_us = to_us(now - timedelta(days=days))
+        ids = await database.run(lambda unit, before_us=before_us: _old(unit, before_us))  # type: ignore[misc]
+        for id_ in ids:
+            _delete_photos(photos, await database.run(lambda unit, id_=id_: _erase(unit, who, id_, now)))  # type: ignore[misc]
+        total += len(ids)
+        if len(ids) < _AT_ONCE:
+            break
+    return total
+
+
+def _old(unit: Unit, before_us: int) -> list[str]:
+    query = select(referrals.c.id).where(
+        referrals.c.state == store.COMPLETED, referrals.c.completed_us < before_us, referrals.c.erased_us.is_(None)
+    )
+    return list(unit.connection.execute(query.limit(_AT_ONCE)).scalars())
+
+
+def _erase(unit: Unit, who: Who, id_: str, now: datetime) -> list[str]:
+    """Empty every sealed column of a referral. Returns the photos that nothing else uses."""
+    row = store.find_referral(unit, id_, lock=True)
+    if row.state != store.COMPLETED:
+        raise ConflictError("the referral is still open: it can be erased once it is completed")
+    run = unit.connection.execute
+    run(update(referrals).where(referrals.c.id == id_).values(summary=None, patient=None, erased_us=to_us(now), revision=row.revision + 1))
+    run(update(assessments).where(assessments.c.referral_id == id_).values(content=None))
+    run(update(events).where(events.c.referral_id == id_).values(detail=None))
+    resources = run(select(fhir_resources.c.type, fhir_resources.c.id).where(fhir_resources.c.referral_id == id_)).fetchall()
+    for resource in resources:
+        run(delete(fhir_identifiers).where(fhir_identifiers.c.type == resource.type, fhir_identifiers.c.id == resource.id))
+    run(update(fhir_resources).where(fhir_resources.c.referral_id == id_).values(content=None))
+    linked = list(run(select(photo_links.c.sha256).where(photo_links.c.referral_id == id_)).scalars())
+    run(delete(photo_links).where(photo_links.c.referral_id == id_))
+    store.record(unit, who, "erased", id_, now)
+    return [one for one in linked if run(select(photo_links.c.referral_id).where(photo_links.c.sha256 == one).limit(1)).first() is None]
+
+
+def _delete_photos(photos: PhotoStore, hashes: list[str]) -> None:
+    for sha256 in hashes:
+        photos.delete(sha256)

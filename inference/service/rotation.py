@@ -1,0 +1,98 @@
+"""Key rotation: a new key, everything sealed again with it; old keys are forgotten once nothing needs them. May be broken off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Column, Table, and_, select, tuple_, update
+
+from inference.errors import ConflictError
+from inference.service.database import Unit, make_engine, transact
+from inference.service.parts import CLOCK
+from inference.service.photo_store import PhotoStore
+from inference.service.settings import Settings
+from inference.service.store import record
+from inference.service.tables import assessments, events, feedback, fhir_resources, referrals, webhooks
+from inference.service.vault import Vault
+
+_AT_ONCE = 500
+# Each sealed column, with the context that its values were sealed in, by the row.
+SEALED: tuple[tuple[Table, str, Callable[[Any], str]], ...] = (
+    (referrals, "summary", lambda row: f"referrals.summary:{row.id}"),
+    (referrals, "patient", lambda row: f"referrals.patient:{row.id}"),
+    (assessments, "content", lambda row: f"assessments:{row.referral_id}:{row.version}"),
+    (events, "detail", lambda row: f"events:{row.referral_id}"),
+    (webhooks, "secret", lambda row: f"webhooks:{row.id}"),
+    (fhir_resources, "content", lambda row: f"fhir:{row.type}:{row.id}"),
+    (feedback, "content", lambda row: f"feedback:{row.service}"),
+)
+
+
+def forget_keys(settings: Settings) -> int:
+    """Drop the keys that nothing is sealed with any more. Returns how many. Raises ConflictError while something is."""
+    vault = Vault.open(settings.keys)
+    engine = make_engine(settings.database_url)
+
+    def left(unit: Unit) -> int:
+        total = 0
+        for table, column, _ in SEALED:
+            values = unit.connection.execute(select(table.c[column]).where(table.c[column].is_not(None))).scalars()
+            total += sum(not vault.is_current(value) for value in values)
+        return total
+
+    count = transact(engine, left, vault.mac_key("audit")) + PhotoStore(settings.photos, vault).reseal_all().count
+    engine.dispose()
+    if count:
+        raise ConflictError(f"{count} values were sealed with an older key: restart the service, then run `nabz keys rotate` again")
+    old = [key_id for key_id in vault.key_ids if key_id != vault.primary]
+    for key_id in old:
+        vault.forget(key_id)
+    return len(old)
+
+
+def rotate_keys(settings: Settings, progress: Callable[[str], None] = lambda _: None) -> int:
+    """Seal everything with a new key. Returns how many values were sealed again.
+
+    Each batch is a transaction of its own, and both keys open until the end: a rotation that was broken off loses nothing.
+    """
+    vault = Vault.open(settings.keys)
+    audit_key = vault.mac_key("audit")
+    engine = make_engine(settings.database_url)
+    vault.rotate()
+    total = 0
+    for table, column, context in SEALED:
+        count = 0
+        last: tuple[Any, ...] | None = None
+        while True:
+            last, changed = transact(engine, lambda unit, last=last: _reseal(unit, vault, table, table.c[column], context, last), audit_key)  # type: ignore[misc]  # noqa: B023
+            count += changed
+            if last is None:
+                break
+        progress(f"{table.name}.{column}: {count} sealed again")
+        total += count
+    resealed = PhotoStore(settings.photos, vault).reseal_all()
+    progress(f"photos: {resealed.count} sealed again, {len(resealed.unreadable)} cannot be read")
+    transact(engine, lambda unit: record(unit, CLOCK, "keys_rotated", None, datetime.now(UTC), values=total), audit_key)
+    engine.dispose()
+    return total
+
+
+def _reseal(
+    unit: Unit, vault: Vault, table: Table, column: Column[Any], context: Callable[[Any], str], last: tuple[Any, ...] | None
+) -> tuple[tuple[Any, ...] | None, int]:
+    """Seal the next rows again. Returns the last row's key (None at the end) and how many were changed."""
+    keys = list(table.primary_key.columns)
+    query = select(table).where(column.is_not(None)).order_by(*keys).limit(_AT_ONCE)
+    rows = unit.connection.execute(query if last is None else query.where(tuple_(*keys) > tuple_(*last))).fetchall()
+    changed = 0
+    for row in rows:
+        sealed = row._mapping[column.name]
+        if not vault.is_current(sealed):
+            again = vault.seal(vault.unseal(sealed, context(row)), context(row))
+            unit.connection.execute(
+                update(table).where(and_(*(key == row._mapping[key.name] for key in keys))).values({column.name: again})
+            )
+            changed += 1
+    return (tuple(rows[-1]._mapping[key.name] for key in keys) if len(rows) == _AT_ONCE else None), changed

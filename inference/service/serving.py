@@ -1,0 +1,121 @@
+"""Runs the service under uvicorn: starts, drains on SIGTERM, and loads the samples for a demo."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+import uvloop
+
+from inference.errors import PolicyError
+from inference.service.app import create_app
+from inference.service.callers import Who
+from inference.service.guards import Guard
+from inference.service.parts import Parts
+from inference.service.referrals import Submission
+from inference.service.request_log import configure_logging
+from inference.service.settings import Settings
+
+_SAMPLE = Path("data/sample/referrals.jsonl")
+_SAMPLE_NOW = datetime.fromisoformat("2026-11-22T10:00:00+05:00")
+_DEMO_CLINIC = Who("demo", "clinic", "mithi")
+_KEEP_ALIVE_SECONDS = 30
+_BACKLOG = 2048
+_HEADER_BYTES = 32 * 1024
+_log = logging.getLogger("nabz.service")
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which first tells the guards and the event streams that the end is near."""
+
+    def __init__(self, config: uvicorn.Config, guard: Guard, parts: Parts) -> None:
+        super().__init__(config)
+        self._guard, self._parts = guard, parts
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """SIGTERM or SIGINT: new requests are sent away, those in progress end, then the server does."""
+        self._guard.drain.begin()
+        self._parts.live.close()
+        super().handle_exit(sig, frame)
+
+
+def run_server(settings: Settings, announce: Callable[[str], None], *, demo: bool = False) -> None:
+    """Serve until told to stop. `announce` is told the address."""
+    guard = create_app(settings)
+    parts: Parts = guard.app.state.parts  # type: ignore[attr-defined]
+    config = uvicorn.Config(
+        guard,
+        host=settings.host,
+        port=settings.port,
+        log_config=configure_logging(),
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=settings.drain_seconds,
+        backlog=_BACKLOG,
+        ws="none",
+        h11_max_incomplete_event_size=_HEADER_BYTES,
+    )
+    server = Server(config, guard, parts)
+    listening = _listen(settings)
+    port = listening.getsockname()[1]
+    announce(f"serving at http://{settings.host}:{port} (API description: /openapi.json)")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(server, listening, parts, demo=demo))
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((settings.host, settings.port))
+    except OSError as error:
+        raise PolicyError(f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): choose another with --port") from error
+    listening.set_inheritable(True)
+    return listening
+
+
+async def _serve(server: Server, listening: socket.socket, parts: Parts, *, demo: bool) -> None:
+    serving = asyncio.create_task(server.serve([listening]))
+    if demo:
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.02)
+        if not serving.done():
+            await load_samples(parts)
+    await serving
+
+
+async def load_samples(parts: Parts, sample: Path = _SAMPLE) -> int:
+    """Send the sample referrals, as if they had just come, into an empty queue. Returns how many."""
+    who = Who("demo", "clinician")
+    page, _ = await parts.referrals.page(who, {}, "open", 1, None)
+    if page.rows or not sample.is_file():
+        return 0
+    shift = datetime.now(UTC) - _SAMPLE_NOW
+    count = 0
+    for line in sample.read_text(encoding="utf-8").splitlines():
+        try:
+            raw = json.loads(line)
+        except ValueError:
+            raw = {"unreadable": "line"}
+        if isinstance(raw, dict) and isinstance(raw.get("received_at"), str):
+            raw["received_at"] = (datetime.fromisoformat(raw["received_at"]) + shift).isoformat()
+        uploads = {}
+        for photo in raw.get("photos", ()) if isinstance(raw, dict) else ():
+            path = sample.parent / str(photo.get("path"))
+            if path.is_file():
+                uploads[photo["path"]] = path.read_bytes()
+        await parts.referrals.submit(_DEMO_CLINIC, Submission(raw, None, uploads))
+        count += 1
+    _log.info("%d sample referrals are in the queue", count)
+    return count

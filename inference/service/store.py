@@ -1,0 +1,384 @@
+"""What happens to referrals, as statements on the database: every change writes its event and its audit row in the same transaction.
+
+Takes sealed bytes and hands them back; knows no keys, no HTTP, no models. Time is an argument.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, and_, func, literal_column, or_, select, update
+
+from inference.errors import ConflictError, NotFoundError, UnprocessableError
+from inference.policy import Policy
+from inference.queue import Waiting, cap_at, due_at, order_key
+from inference.service.access import NO_SUCH_REFERRAL
+from inference.service.audit import AuditEntry
+from inference.service.callers import Who
+from inference.service.database import Unit
+from inference.service.tables import ORDER_COLUMNS, assessments, events, from_us, idempotency, photo_links, referrals, to_us
+
+WAITING, CLAIMED, COMPLETED = "waiting", "claimed", "completed"
+# Written out, not bound: only so do the databases see that the partial indexes apply.
+ONE: Any = literal_column("1")
+CLAIMED_TEXT: Any = literal_column("'claimed'")
+_LEASES_AT_ONCE = 200
+_POLICY_ROWS_AT_ONCE = 1000
+
+Referral = Row[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NewReferral:
+    """A referral to be stored. Sealed: `summary`, `patient`, `content`. `risk` in [0, 1]."""
+
+    id: str
+    clinic: str
+    district: str | None
+    specialty: str
+    level: int
+    floor_level: int
+    scored_by: str
+    needs_review: bool
+    risk: float
+    received_at: datetime
+    summary: bytes
+    patient: bytes | None
+    content: bytes
+    case_token: str
+    patient_id: str | None = None
+    photos: tuple[str, ...] = ()
+
+
+def order_values(id_: str, level: int, received_at: datetime, risk: float, policy: Policy, now: datetime) -> dict[str, Any]:
+    """The columns by which the queue is sorted, from the pure order."""
+    waiting = Waiting(id_, level, received_at, risk)
+    key = order_key(waiting, policy, now)
+    return {
+        "level": level,
+        "on_time": int(key[1]),
+        "order_us": to_us(key[2]),
+        "neg_risk": key[3],
+        "received_us": to_us(received_at),
+        "due_us": to_us(due_at(waiting, policy)),
+        "cap_us": to_us(cap_at(waiting, policy)),
+    }
+
+
+def insert_referral(unit: Unit, new: NewReferral, who: Who, policy: Policy, now: datetime) -> dict[str, Any]:
+    """Store a referral with its first assessment. Returns its row."""
+    at_us = to_us(now)
+    row = {
+        "id": new.id,
+        "clinic": new.clinic,
+        "district": new.district,
+        "specialty": new.specialty,
+        "state": WAITING,
+        "is_open": 1,
+        "machine_level": new.level,
+        "floor_level": new.floor_level,
+        "scored_by": new.scored_by,
+        "needs_review": int(new.needs_review),
+        "stored_us": at_us,
+        "updated_us": at_us,
+        "version": 1,
+        "revision": 1,
+        "summary": new.summary,
+        "patient": new.patient,
+        "case_token": new.case_token,
+        "patient_id": new.patient_id,
+        **order_values(new.id, new.level, new.received_at, new.risk, policy, now),
+    }
+    unit.add(referrals, **row)
+    unit.add(assessments, referral_id=new.id, version=1, at_us=at_us, content=new.content)
+    for sha256 in new.photos:
+        unit.add(photo_links, referral_id=new.id, sha256=sha256)
+    unit.add(
+        events,
+        at_us=at_us,
+        referral_id=new.id,
+        kind="created",
+        actor=who.subject,
+        role=who.role,
+        clinic=new.clinic,
+        district=new.district,
+        specialty=new.specialty,
+        level_before=None,
+        level=new.level,
+        state=WAITING,
+        revision=1,
+        detail=None,
+    )
+    record(unit, who, "created", new.id, now)
+    return row
+
+
+def record(unit: Unit, who: Who, action: str, referral_id: str | None, now: datetime, **detail: Any) -> None:
+    """Append to the audit trail. `detail` must not hold anything of the patient's."""
+    text = json.dumps(detail, separators=(",", ":"), sort_keys=True) if detail else "{}"
+    unit.audit(AuditEntry(to_us(now), who.subject, who.role, action, referral_id, text))
+
+
+def find_referral(unit: Unit, id_: str, clinic: str | None = None, *, lock: bool = False) -> Referral:
+    """One referral; with `clinic`, only that clinic's. Raises NotFoundError: missing and foreign look the same."""
+    query = select(referrals).where(referrals.c.id == id_)
+    if clinic is not None:
+        query = query.where(referrals.c.clinic == clinic)
+    row = unit.connection.execute(query.with_for_update() if lock else query).first()
+    if row is None:
+        raise NotFoundError(NO_SUCH_REFERRAL)
+    return row
+
+
+def versions_of(unit: Unit, id_: str) -> list[Row[Any]]:
+    """Every assessment of a referral, the first one first."""
+    return list(unit.connection.execute(select(assessments).where(assessments.c.referral_id == id_).order_by(assessments.c.version)))
+
+
+def latest_version(unit: Unit, id_: str, version: int) -> Row[Any]:
+    """One assessment of a referral."""
+    query = select(assessments).where(assessments.c.referral_id == id_, assessments.c.version == version)
+    return unit.connection.execute(query).one()
+
+
+def history_of(unit: Unit, id_: str) -> list[Row[Any]]:
+    """All that happened to a referral, in order."""
+    return list(unit.connection.execute(select(events).where(events.c.referral_id == id_).order_by(events.c.sequence)))
+
+
+def claim(unit: Unit, id_: str, who: Who, policy: Policy, now: datetime) -> Referral:
+    """Give the case to `who` for the policy's lease; who holds it already gets a new lease. Raises ConflictError."""
+    now_us = to_us(now)
+    free = or_(referrals.c.state == WAITING, and_(referrals.c.state == CLAIMED, referrals.c.lease_us < now_us))
+    mine = and_(referrals.c.state == CLAIMED, referrals.c.holder == who.subject)
+    before = find_referral(unit, id_, lock=True)
+    if not (before.state == CLAIMED and before.holder == who.subject):
+        _check_capacity(unit, who, policy, now_us)
+    lease_us = to_us(now + policy.queue.lease)
+    changed = unit.connection.execute(
+        update(referrals)
+        .where(referrals.c.id == id_, or_(free, mine))
+        .values(
+            state=CLAIMED, holder=who.subject, lease_us=lease_us, claimed_us=now_us, updated_us=now_us, revision=referrals.c.revision + 1
+        )
+        .returning(referrals)
+    ).first()
+    if changed is None:
+        raise ConflictError(
+            "the case is completed"
+            if before.state == COMPLETED
+            else "another clinician holds this case: take the next one, or wait until its lease ends"
+        )
+    _note_change(unit, before, changed, who, "claimed", now)
+    return changed
+
+
+def claim_next(unit: Unit, who: Who, policy: Policy, now: datetime, filters: Mapping[str, Any]) -> Referral | None:
+    """Claim the first case that waits; None when none does. Cases that others are claiming just now are passed over."""
+    sweep_caps(unit, now)
+    query = select(referrals.c.id).where(referrals.c.is_open == ONE, referrals.c.state == WAITING)
+    for name, value in filters.items():
+        query = query.where(referrals.c[name] == value)
+    found = unit.connection.execute(
+        query.order_by(*(referrals.c[name] for name in ORDER_COLUMNS)).limit(1).with_for_update(skip_locked=True)
+    ).first()
+    return claim(unit, found.id, who, policy, now) if found else None
+
+
+def _check_capacity(unit: Unit, who: Who, policy: Policy, now_us: int) -> None:
+    held = unit.connection.execute(
+        select(func.count()).where(referrals.c.state == CLAIMED_TEXT, referrals.c.holder == who.subject, referrals.c.lease_us >= now_us)
+    ).scalar_one()
+    if held >= policy.queue.capacity_per_clinician:
+        raise ConflictError(f"you hold {held} cases already, which is the most that the policy allows: complete or release one first")
+
+
+def release(unit: Unit, id_: str, who: Who, now: datetime) -> Referral:
+    """Put a case that `who` holds back in the queue, at its place. Raises ConflictError when they do not hold it."""
+    before = _held(unit, id_, who, now)
+    return _change(unit, before, who, "released", now, state=WAITING, holder=None, lease_us=None)
+
+
+def complete(unit: Unit, id_: str, who: Who, now: datetime, detail: bytes | None) -> Referral:
+    """Close a case that `who` holds. Raises ConflictError when they do not hold it."""
+    before = _held(unit, id_, who, now)
+    values = {"state": COMPLETED, "is_open": 0, "holder": None, "lease_us": None, "completed_us": to_us(now)}
+    return _change(unit, before, who, "completed", now, detail=detail, **values)
+
+
+def override(unit: Unit, id_: str, who: Who, level: int, policy: Policy, now: datetime, detail: bytes) -> Referral:
+    """Set the level that a clinician decided on, in place of the machine's. Raises ConflictError when another holds the case."""
+    before = find_referral(unit, id_, lock=True)
+    _refuse_completed(before)
+    if _is_held_by_another(before, who, now):
+        raise ConflictError("another clinician holds this case: leave a note, or ask them to release it")
+    order = order_values(id_, level, from_us(before.received_us), -before.neg_risk, policy, now)
+    return _change(unit, before, who, "overridden", now, detail=detail, override_level=level, **order)
+
+
+def add_note(unit: Unit, id_: str, who: Who, now: datetime, detail: bytes) -> Referral:
+    """Add a clinician's note."""
+    return _change(unit, find_referral(unit, id_, lock=True), who, "noted", now, detail=detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Reassessment:
+    """A further assessment of a referral. `was_version` is the version that it was made from."""
+
+    was_version: int
+    level: int
+    floor_level: int
+    specialty: str
+    scored_by: str
+    needs_review: bool
+    risk: float
+    received_at: datetime
+    summary: bytes
+    content: bytes
+    photos: tuple[str, ...] = ()
+
+
+def level_after(before: Referral, machine_level: int) -> int:
+    """The queue's level after a new assessment: it may rise and never falls by itself.
+
+    After a clinician's override only an assessment that is more urgent than the one they saw raises it again.
+    """
+    if before.override_level is not None and machine_level >= before.machine_level:
+        return int(before.level)
+    return min(int(before.level), machine_level)
+
+
+def reassess(unit: Unit, id_: str, new: Reassessment, who: Who, policy: Policy, now: datetime) -> Referral | None:
+    """Store a new assessment; None when somebody else stored one since `was_version`."""
+    before = find_referral(unit, id_, lock=True)
+    _refuse_completed(before)
+    if before.version != new.was_version:
+        return None
+    version, level = before.version + 1, level_after(before, new.level)
+    unit.connection.execute(assessments.insert().values(referral_id=id_, version=version, at_us=to_us(now), content=new.content))
+    known = set(unit.connection.execute(select(photo_links.c.sha256).where(photo_links.c.referral_id == id_)).scalars())
+    for sha256 in set(new.photos) - known:
+        unit.connection.execute(photo_links.insert().values(referral_id=id_, sha256=sha256))
+    return _change(
+        unit,
+        before,
+        who,
+        "reassessed",
+        now,
+        machine_level=new.level,
+        floor_level=new.floor_level,
+        specialty=new.specialty,
+        scored_by=new.scored_by,
+        needs_review=int(new.needs_review),
+        version=version,
+        summary=new.summary,
+        override_level=before.override_level if level == before.level else None,
+        **order_values(id_, level, new.received_at, new.risk, policy, now),
+    )
+
+
+def sweep_caps(unit: Unit, now: datetime) -> int:
+    """Move the cases whose wait cap has ended to the front of their level. Each case moves once, so this stays cheap."""
+    moved = unit.connection.execute(
+        update(referrals)
+        .where(referrals.c.is_open == ONE, referrals.c.on_time == ONE, referrals.c.cap_us < to_us(now))
+        .values(on_time=0, order_us=referrals.c.cap_us)
+    )
+    return moved.rowcount
+
+
+def sweep_leases(unit: Unit, now: datetime, clock: Who) -> int:
+    """Return the cases whose lease has ended to the queue."""
+    ended = unit.connection.execute(
+        select(referrals)
+        .where(referrals.c.state == CLAIMED_TEXT, referrals.c.lease_us < to_us(now))
+        .limit(_LEASES_AT_ONCE)
+        .with_for_update(skip_locked=True)
+    ).fetchall()
+    for row in ended:
+        _change(unit, row, clock, "lease_expired", now, state=WAITING, holder=None, lease_us=None)
+    return len(ended)
+
+
+def requeue(unit: Unit, policy: Policy, now: datetime, after: str) -> str | None:
+    """Compute the order of the next open referrals after id `after` again, for a new policy. Returns the last one's id."""
+    rows = unit.connection.execute(
+        select(referrals).where(referrals.c.is_open == 1, referrals.c.id > after).order_by(referrals.c.id).limit(_POLICY_ROWS_AT_ONCE)
+    ).fetchall()
+    for row in rows:
+        values = order_values(row.id, row.level, from_us(row.received_us), -row.neg_risk, policy, now)
+        unit.connection.execute(update(referrals).where(referrals.c.id == row.id).values(**values))
+    return rows[-1].id if rows else None
+
+
+def find_answer(unit: Unit, key: str, body: str) -> list[str] | None:
+    """The referrals that were stored under an idempotency key; None when it is new. Raises when the body was another one."""
+    row = unit.connection.execute(select(idempotency).where(idempotency.c.key == key)).first()
+    if row is None:
+        return None
+    if row.body != body:
+        raise UnprocessableError("this Idempotency-Key was used for another request: use a new key for a new case")
+    return list(json.loads(row.referral_ids))
+
+
+def remember_answer(unit: Unit, key: str, body: str, referral_ids: Iterable[str], now: datetime) -> None:
+    """Remember what a key was answered with, at once, so that the next one in the same transaction sees it."""
+    unit.connection.execute(idempotency.insert().values(key=key, body=body, referral_ids=json.dumps(list(referral_ids)), at_us=to_us(now)))
+
+
+def _held(unit: Unit, id_: str, who: Who, now: datetime) -> Referral:
+    row = find_referral(unit, id_, lock=True)
+    _refuse_completed(row)
+    if row.state != CLAIMED or row.holder != who.subject or row.lease_us < to_us(now):
+        raise ConflictError("you do not hold this case, or your lease has ended: claim it first")
+    return row
+
+
+def _refuse_completed(row: Referral) -> None:
+    if row.state == COMPLETED:
+        raise ConflictError("the case is completed: it can be read, and nothing about it changes any more")
+
+
+def _is_held_by_another(row: Referral, who: Who, now: datetime) -> bool:
+    return row.state == CLAIMED and row.holder != who.subject and row.lease_us >= to_us(now)
+
+
+def _change(unit: Unit, before: Referral, who: Who, kind: str, now: datetime, *, detail: bytes | None = None, **values: Any) -> Referral:
+    changed = unit.connection.execute(
+        update(referrals)
+        .where(referrals.c.id == before.id)
+        .values(revision=before.revision + 1, updated_us=to_us(now), **values)
+        .returning(referrals)
+    ).one()
+    _note_change(unit, before, changed, who, kind, now, detail)
+    return changed
+
+
+def _note_change(unit: Unit, before: Referral, after: Referral, who: Who, kind: str, now: datetime, detail: bytes | None = None) -> None:
+    unit.add(
+        events,
+        at_us=to_us(now),
+        referral_id=after.id,
+        kind=kind,
+        actor=who.subject,
+        role=who.role,
+        clinic=after.clinic,
+        district=after.district,
+        specialty=after.specialty,
+        level_before=before.level,
+        level=after.level,
+        state=after.state,
+        revision=after.revision,
+        detail=detail,
+    )
+    record(unit, who, kind, after.id, now, level_before=before.level, level=after.level, revision=after.revision)
+
+
+def has_photo(unit: Unit, id_: str, sha256: str) -> bool:
+    """Whether a photo belongs to a referral."""
+    query = select(photo_links.c.sha256).where(photo_links.c.referral_id == id_, photo_links.c.sha256 == sha256)
+    return unit.connection.execute(query).first() is not None

@@ -1,0 +1,423 @@
+"""Scoring on demand: every case comes out, in time, whatever the models do; and models are exchanged without an error."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference.case import CaseReading, read_case
+from inference.errors import OverloadedError
+from inference.models import Models, load_models
+from inference.policy import load_policy
+from inference.service import lane, live_models, scoring
+from inference.service.lane import Lane, Limits
+from inference.service.scoring import FAILED, LATE, Scorer
+from inference.service.telemetry import Telemetry
+from inference.service.unscored import WHY
+from inference.triage import Triage
+
+NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
+VITALS = {"pulse_per_minute": 80, "systolic_mmhg": 120, "spo2_percent": 97}
+SHORT = {"timeout_seconds": 0.2, "rest_seconds": 0.1}
+
+
+def case(name: str = "a", **fields: Any) -> CaseReading:
+    return read_case({"case_id": name, "age_years": 40, "vitals": VITALS, "findings": {"F_001": "present"}, **fields}, name)
+
+
+class Faulty:
+    """Stands before a model and does something else first, as long as it is told to."""
+
+    def __init__(self, real: Any, fault: Callable[[Any], Any]) -> None:
+        self._real, self.fault = real, fault
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def score(self, items):
+        self.fault(items)
+        return self._real.score(items)
+
+    def score_cases(self, items):
+        self.fault(items)
+        return self._real.score_cases(items)
+
+
+class Hang:
+    """Waits until it is let go, but at most a few seconds: a stuck thread must not outlive the tests."""
+
+    def __init__(self) -> None:
+        self.go, self.calls = threading.Event(), 0
+
+    def __call__(self, items) -> None:
+        self.calls += 1
+        self.go.wait(5)
+
+
+def raising(items) -> None:
+    raise RuntimeError("no")
+
+
+@pytest.fixture(scope="session")
+def live(models_folder: Path) -> Models:
+    """The shipped models, loaded once; tests put faulty ones in their place."""
+    models = load_models(models_folder, photo_threads=1)
+    assert models.problems == ()
+    return models
+
+
+@pytest.fixture
+def scorer(monkeypatch, live) -> Callable[..., Scorer]:
+    """Makes scorers with the given models instead of those on disk."""
+
+    def make(models: Models = live, **options: Any) -> Scorer:
+        monkeypatch.setattr(live_models, "load_models", lambda folder, photo_threads: models)
+        return Scorer(None, load_policy(), **{"watch_seconds": 60.0, **options})
+
+    return make
+
+
+def run(scorer: Scorer, work: Coroutine[Any, Any, Any]) -> Any:
+    """Start the scorer, do the work, stop the scorer."""
+
+    async def all_of_it() -> Any:
+        await scorer.start()
+        try:
+            return await work
+        finally:
+            await scorer.stop()
+
+    return asyncio.run(all_of_it())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that must happen soon."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def test_an_assessment_is_what_the_triage_gives(scorer, live):
+    """Alone, among others and in one call for many, a case gets what a triage gives it, to the last digit of its JSON."""
+    cases = [case(str(n), age_years=n, complaint="fever" if n % 2 else "") for n in range(1, 71)]
+    one = scorer()
+
+    async def work():
+        return await asyncio.gather(*(one.assess(it, NOW) for it in cases)), await one.assess_many(cases, NOW)
+
+    together, many = run(one, work())
+    expected = [Triage(live).assess(it, NOW).model_dump_json() for it in cases]
+    assert [it.model_dump_json() for it in together] == expected
+    assert [it.model_dump_json() for it in many] == expected
+
+
+def test_waiting_cases_are_scored_together(scorer, live):
+    """What waits when the worker is free goes in one batch, and telemetry sees the batch."""
+    telemetry = Telemetry()
+    one = scorer(telemetry=telemetry)
+
+    async def work():
+        await asyncio.gather(*(one.assess(case(str(n)), NOW) for n in range(40)))
+
+    run(one, work())
+    assert telemetry.registry.get_sample_value("nabz_model_batch_cases_count", {"task": "acuity"}) == 1
+    assert telemetry.registry.get_sample_value("nabz_model_batch_cases_sum", {"task": "acuity"}) == 40
+
+
+@pytest.mark.parametrize("fault", [raising, lambda items: items[0].nothing_of_the_kind], ids=["raises", "is broken"])
+def test_a_model_that_raises_drops_nothing(scorer, live, fault):
+    """Of 1,000 cases with a symptom model that fails on all of them, each comes out by the other model, named for review."""
+    one = scorer(replace(live, symptoms=Faulty(live.symptoms, fault)))
+
+    async def work():
+        results = [await one.assess_many([case(f"{n}-{k}") for k in range(250)], NOW) for n in range(4)]
+        return [it for part in results for it in part], one.health()
+
+    results, health = run(one, work())
+    assert len({it.case_id for it in results}) == 1000
+    assert {it.scored_by for it in results} == {"models and rules"}
+    assert {it.review.why for it in results} == {("the symptom model failed on this case: ranked without a differential",)}
+    assert health.degraded and health.problems == ("symptoms: the model failed when it was last asked",)
+
+
+def test_a_model_that_answers_nan_costs_only_its_part(scorer, live, monkeypatch):
+    """NaN out of a session is a failed model, for both models of a case without photos: the rules rank it."""
+
+    class NanSession:
+        def __init__(self, real):
+            self.real = real
+
+        def run(self, names, feeds):
+            return [np.full_like(value, np.nan) for value in self.real.run(names, feeds)]
+
+    def broken(model):
+        bundle = replace(model._bundle, _session=NanSession(model._bundle._session))
+        monkeypatch.setattr(model, "_bundle", bundle)
+        return model
+
+    one = scorer(replace(live, symptoms=broken(live.symptoms), acuity=broken(live.acuity)))
+    result = run(one, one.assess(case(vitals={**VITALS, "spo2_percent": 84}), NOW))
+    assert (result.scored_by, result.level, result.floor_level) == ("rules alone", 3, 3)
+    assert len(result.review.why) == 2
+
+
+def test_a_model_that_hangs_leaves_the_rules_and_comes_back(scorer, live):
+    """Cases that wait get the rules' level in time; the breaker keeps models out, one thread hangs, and a probe lets them in."""
+    hang = Hang()
+    faulty = Faulty(live.symptoms, hang)
+    one = scorer(replace(live, symptoms=faulty), **SHORT)
+
+    async def work():
+        await until(lambda: one.ready)
+        late = await asyncio.gather(*(one.assess(case(str(n), vitals={"spo2_percent": 84}), NOW) for n in range(100)))
+        hung, degraded = hang.calls, one.health()
+        early = await one.assess(case("next"), NOW)
+        faulty.fault = lambda items: None
+        await until(lambda: not one.health().degraded)
+        after = await one.assess(case("after"), NOW)
+        hang.go.set()
+        return late, hung, degraded, early, after
+
+    late, hung, degraded, early, after = run(one, work())
+    assert len(late) == 100 and all(it.level <= 3 and it.scored_by == "rules alone" and it.review.why == (LATE,) for it in late)
+    assert hung == 1
+    assert degraded.degraded and "models did not answer in time and are left out until a probe succeeds" in degraded.problems
+    assert early.review.why == (LATE,)
+    assert after.scored_by == "models and rules" and not after.review.needed
+
+
+def test_threads_that_hang_are_few(scorer, live, monkeypatch):
+    """While the model stays stuck, probes stop at the limit of lost workers; when one comes back, so do the models."""
+    monkeypatch.setattr(lane, "LOST_LIMIT", 2)
+    hang = Hang()
+    faulty = Faulty(live.symptoms, hang)
+    one = scorer(replace(live, symptoms=faulty), timeout_seconds=0.05, rest_seconds=0.02)
+
+    async def work():
+        await until(lambda: one.ready)
+        await one.assess(case(), NOW)
+        await until(lambda: one._models._lost == 2)
+        await asyncio.sleep(0.2)
+        calls = hang.calls
+        faulty.fault = lambda items: None
+        hang.go.set()
+        await until(lambda: not one._models.is_open)
+        return calls, await one.assess(case(), NOW)
+
+    calls, after = run(one, work())
+    assert calls == 2
+    assert after.scored_by == "models and rules"
+
+
+def test_a_model_that_is_slow_for_a_while_loses_nobody(scorer, live):
+    """A batch that takes too long gives the rules' level; when its worker comes back, the models do as well, without a rest."""
+    slow = Faulty(live.acuity, lambda items: time.sleep(0.3))
+    one = scorer(replace(live, acuity=slow), timeout_seconds=0.1, rest_seconds=60.0)
+
+    async def work():
+        await until(lambda: one.ready)
+        first = await one.assess(case(), NOW)
+        slow.fault = lambda items: None
+        await until(lambda: not one._models.is_open)
+        return first, await one.assess(case(), NOW)
+
+    first, second = run(one, work())
+    assert first.review.why == (LATE,)
+    assert second.scored_by == "models and rules"
+
+
+def test_a_photo_that_hangs_costs_only_the_photo(scorer, live):
+    """Cases without photos do not wait for it, and its own case is scored by the other models."""
+    hang = Hang()
+    one = scorer(replace(live, lesions=Faulty(live.lesions, hang)), **SHORT)
+    with_photo = case("photo", photos=[{"path": "x.jpg"}])
+
+    async def work():
+        await until(lambda: one.ready)
+        photo = asyncio.create_task(one.assess(with_photo, NOW, {"x.jpg": b"no photo"}))
+        await until(lambda: hang.calls == 1)
+        plain = await one.assess(case("plain"), NOW)
+        done_first = not photo.done()
+        result = await photo
+        hang.go.set()
+        return done_first, plain, result
+
+    done_first, plain, result = run(one, work())
+    assert done_first and plain.scored_by == "models and rules"
+    assert result.scored_by == "models and rules" and result.differential
+    assert result.review.why == ("photo x.jpg was not scored, because the lesion model is not in use",)
+    assert set(result.provenance.bundles) == {"symptoms", "acuity"}
+
+
+def test_photos_are_scored(scorer, live, samples=Path(__file__).parent.parent / "data" / "sample" / "photos"):
+    """The content of a photo, by its path, is scored as from a folder."""
+    path = sorted(samples.glob("*.jpg"))[0]
+    reading = case(photos=[{"path": path.name}])
+    one = scorer()
+    result = run(one, one.assess(reading, NOW, {path.name: path.read_bytes()}))
+    assert result == Triage(live).assess(reading, NOW, samples)
+    assert result.lesion is not None
+
+
+def test_long_complaints_wait_elsewhere(scorer, live, monkeypatch):
+    """A complaint of thousands of words takes the way of the photos; other cases pass by."""
+    one = scorer()
+    seen = []
+    monkeypatch.setattr(
+        scoring,
+        "_scored",
+        lambda live, triage, cases, photos: seen.append(len(cases)) or triage.by_rules([it.reading for it in cases], NOW, "x"),
+    )
+
+    async def work():
+        await asyncio.gather(*(one.assess(case(complaint="fever " * 500), NOW) for _ in range(3)))
+
+    run(one, work())
+    assert seen == [1, 1, 1]
+
+
+def test_what_breaks_the_code_costs_one_case_its_models(scorer, live, monkeypatch):
+    """A case on which the scoring itself raises is ranked by rules; its neighbours in the batch are scored."""
+    real = Triage.assess_each
+
+    def assess_each(self, readings, received, photos=None):
+        if any(reading.case.case_id == "bad" for reading in readings):
+            raise KeyError("a patient's word")
+        return real(self, readings, received, photos)
+
+    monkeypatch.setattr(Triage, "assess_each", assess_each)
+    one = scorer()
+
+    async def work():
+        return await asyncio.gather(*(one.assess(case(name), NOW) for name in ("good", "bad", "fine")))
+
+    good, bad, fine = run(one, work())
+    assert good.scored_by == fine.scored_by == "models and rules"
+    assert (bad.scored_by, bad.review.why) == ("rules alone", (FAILED,))
+
+
+def test_where_even_the_rules_fail_a_person_looks(scorer, monkeypatch, caplog):
+    """With everything broken a case is urgent, or as urgent as its referrer says, and no word of it is logged."""
+
+    def broken(*args, **kwargs):
+        raise ValueError("seena")
+
+    monkeypatch.setattr(Triage, "assess_each", broken)
+    monkeypatch.setattr(Triage, "by_rules", broken)
+    one = scorer()
+
+    async def work():
+        return await asyncio.gather(one.assess(case("a"), NOW), one.assess(case("b", priority="stat", spo="x"), NOW))
+
+    first, second = run(one, work())
+    assert (first.level, first.scored_by, first.review.why) == (3, "nothing", (WHY,))
+    assert (second.level, second.review.why[-1]) == (1, WHY) and len(second.review.why) == 2
+    assert "ValueError" in caplog.text and "seena" not in caplog.text
+
+
+def test_a_reader_that_hangs_leaves_the_rules_on_what_was_given(scorer, live, monkeypatch):
+    """When neither models nor the reader answer, vitals and coded findings still decide the floor."""
+    hang = Hang()
+    stuck = Faulty(live.symptoms, hang)
+    stuck.read = hang
+    monkeypatch.setattr(scoring, "_RULES_SECONDS", 0.1)
+    one = scorer(replace(live, symptoms=stuck), **SHORT)
+
+    async def work():
+        await until(lambda: one.ready)
+        result = await one.assess(case(vitals={"spo2_percent": 84}, complaint="fever"), NOW)
+        hang.go.set()
+        return result
+
+    result = run(one, work())
+    assert (result.level, result.scored_by) == (3, "rules alone")
+    assert result.review.why == ("the complaint was not read, because the symptom model is not in use: read it", LATE)
+
+
+def test_a_full_queue_says_when_to_come_back(scorer, live):
+    """More cases than the queue holds are refused with a time; those in it come out."""
+    one = scorer(queue_limit=3)
+
+    async def work():
+        await until(lambda: one.ready)
+        return await asyncio.gather(*(one.assess(case(str(n)), NOW) for n in range(5)), return_exceptions=True)
+
+    *taken, last, least = run(one, work())
+    assert [it.case_id for it in taken] == ["0", "1", "2"]
+    for refused in (last, least):
+        assert isinstance(refused, OverloadedError) and refused.retry_after_seconds == 1
+        assert str(refused) == "3 cases wait for models already: send this one again in a second"
+
+
+def test_a_client_that_leaves_harms_nobody(scorer):
+    """Cancelled requests are left out of the batch, and the others are scored."""
+    one = scorer()
+
+    async def work():
+        await until(lambda: one.ready)
+        tasks = [asyncio.create_task(one.assess(case(str(n)), NOW)) for n in range(10)]
+        await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    results = run(one, work())
+    assert all(isinstance(it, asyncio.CancelledError) for it in results[::2])
+    assert [it.case_id for it in results[1::2]] == ["1", "3", "5", "7", "9"]
+
+
+def test_stopping_while_busy_answers_everybody(scorer, live):
+    """A stop in the middle of a batch that hangs lets everybody have the rules' level, and so do cases that come later."""
+    hang = Hang()
+    one = scorer(replace(live, acuity=Faulty(live.acuity, hang)), **SHORT)
+
+    async def work():
+        await until(lambda: one.ready)
+        tasks = [asyncio.create_task(one.assess(case(str(n)), NOW)) for n in range(100)]
+        await until(lambda: hang.calls == 1)
+        await one.stop()
+        results = await asyncio.gather(*tasks, one.assess(case("later"), NOW))
+        hang.go.set()
+        return results
+
+    results = run(one, work())
+    assert len(results) == 101 and {it.scored_by for it in results} == {"rules alone"}
+
+
+def test_questions_are_found_and_without_models_measurements(scorer, live):
+    """Questions come from the live models; when these hang, what was not measured is asked."""
+    hang = Hang()
+    one, stuck = scorer(), None
+    asked = run(one, one.ask(case(complaint="fever"), NOW, 3))
+    assert asked == Triage(live).ask(case(complaint="fever"), NOW, 3)
+    stuck = scorer(replace(live, symptoms=Faulty(live.symptoms, hang)), **SHORT)
+
+    async def work():
+        await until(lambda: stuck.ready)
+        questions = await stuck.ask(case(vitals={}), NOW, 2)
+        hang.go.set()
+        return questions
+
+    without = run(stuck, work())
+    assert [it.kind for it in without.questions] == ["measurement", "measurement"]
+
+
+def test_a_lane_fails_a_batch_whose_work_breaks():
+    """Work that raises, or gives too few results, is answered with nothing, and the next batch is done."""
+
+    async def work():
+        one: Lane[int, int] = Lane("numbers", lambda items: [10 // items[0]], Limits(1, 8, 1.0, 1.0, 1.0), 1)
+        answers = await asyncio.gather(*(one.put(n) for n in (5, 0, 2)))
+        await one.stop()
+        return answers
+
+    assert asyncio.run(work()) == [2, None, 5]
