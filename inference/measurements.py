@@ -16,7 +16,7 @@ from inference.case import Case, Vitals
 from inference.rule_tables import Findings
 from inference.rules import assess_floor
 
-_PROBES = 24  # more than fit between two limits of any vital
+_PROBES = 16  # so close that one lies between the limits of every vital
 _COLOURS = {1: ("red", "سرخ"), 2: ("red", "سرخ"), 3: ("yellow", "زرد")}
 
 

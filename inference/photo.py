@@ -27,8 +27,8 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 PIXELS_LIMIT = 64_000_000
 BYTES_LIMIT = 64 * 1024 * 1024
 SIDE_LIMIT = 32_768
-# What may be in memory at once while decoding stays near 200 MB: 8 bytes per pixel, 12 for WebP's decoder.
-HELD_PIXELS_LIMIT = {"JPEG": 24_000_000, "PNG": 24_000_000, "WEBP": 16_000_000}
+# What is in memory at once while decoding stays near 200 MB: up to 8 bytes per pixel, 9 with a PNG's transparency, 15 for WebP.
+HELD_PIXELS_LIMIT = {"JPEG": 24_000_000, "PNG": 21_000_000, "WEBP": 13_000_000}
 # Each further scan of a JPEG passes over all pixels, however few bytes it has; cameras and web sites write about 10.
 SCANNED_PIXELS_LIMIT = 2_000_000_000
 NAME_LIMIT = 100  # room for a SHA-256 and a suffix

@@ -15,8 +15,8 @@ from inference.answers import Floats, answer_rows, expected_information, severit
 from inference.case import ABSENT, PRESENT, Case
 from inference.measurements import question_facts
 from inference.policy import LEAST_URGENT, Policy
-from inference.rule_tables import FiredRule
-from inference.rules import RuleFloor, assess_floor, iitt_signs
+from inference.rule_tables import VITALS, FiredRule, rule_tables
+from inference.rules import RuleFloor
 from inference.symptoms import Read, SymptomModel
 from inference.urgency import raises_from_differential
 
@@ -42,15 +42,15 @@ class Asked:
 class Prospect:
     """One finding that could be asked.
 
-    `probabilities` of its answers in the encoder's order; `information` in weighted bits; `told` the places of the conditions
-    that it tells most about; `rule` the sign that a yes would fire above the present level, if a yes is likely
+    `probabilities` of its answers in the encoder's order; `information` in weighted bits, and `told` [conditions] what of
+    it is about each condition; `rule` the sign that a yes would fire above the present level, if a yes is likely
     enough; `model_level` the most urgent level that the differential could support after a likely enough answer.
     """
 
     code: str
     probabilities: tuple[float, ...]
     information: float
-    told: tuple[int, ...]
+    told: Floats
     rule: FiredRule | None
     model_level: int
 
@@ -90,7 +90,10 @@ def outlook(asked: Asked, model: SymptomModel) -> Outlook:
     chances = likely.probabilities(codes, now)
     told = expected_information(after, chances, starts, severity_weights(model.severity)) if codes else after
     levels = _levels(asked, model, deciding, chances, codes)
-    fired = _signs(asked, codes)
+    fired = _signs(
+        asked,
+        [code for code, place in zip(codes, starts, strict=True) if chances[place] >= LIKELY or len(encoder.values(code)) > _YES_OR_NO],
+    )
     prospects = {}
     for place, code in enumerate(codes):
         span = slice(starts[place], starts[place] + counts[place])
@@ -98,8 +101,8 @@ def outlook(asked: Asked, model: SymptomModel) -> Outlook:
             code=code,
             probabilities=tuple(chances[span].tolist()),
             information=float(told[place].sum()),
-            told=tuple(np.argsort(-told[place], kind="stable")[:2].tolist()),
-            rule=fired.get(code) if chances[starts[place]] >= LIKELY or counts[place] != _YES_OR_NO else None,
+            told=told[place],
+            rule=fired.get(code),
             model_level=int(levels[span].min()),
         )
         prospects[code] = prospect
@@ -146,13 +149,15 @@ def _not_concerning(case: Case, model: SymptomModel) -> set[str]:
 
 
 def _signs(asked: Asked, codes: Sequence[str]) -> dict[str, FiredRule]:
-    """For each finding, the most urgent rule that its presence would fire above the present level."""
-    roles, found = iitt_signs(), {}
+    """For each finding, the most urgent sign that its presence would fire above the present level; NEWS2 reads no finding."""
+    case, table = asked.read.case, rule_tables().iitt
+    facts = {**{name: getattr(case.vitals, name) for name in VITALS}, "pregnant": case.pregnant, "age_years": case.age_years}
+    signs, found = table.for_age(case.age_years), {}
     for code in codes:
-        if code in roles:
-            floor = assess_floor(asked.read.case, {**asked.read.findings, code: PRESENT})
-            if floor.level < asked.level:
-                found[code] = floor.fired[0]
+        if code in table.roles:
+            fired = signs.fired({**asked.read.findings, code: PRESENT}, facts)
+            if fired and fired[0].level < asked.level:
+                found[code] = fired[0]
     return found
 
 
@@ -163,9 +168,12 @@ def _levels(asked: Asked, model: SymptomModel, deciding: Floats, chances: Floats
     is_present = [value != ABSENT for code in codes for value in model.encoder.values(code)]
     sizes = model.set_sizes(deciding)
     masses = np.stack([deciding[:, model.severity == severity].sum(axis=1) for severity in range(6)], axis=1).tolist()
+    present = n_present + np.array(is_present, dtype=int)
+    certain = (sizes <= policy.largest_set_that_raises) & (present >= policy.least_findings_that_raise)
     levels = np.full(len(deciding), LEAST_URGENT)
-    for row in np.flatnonzero(chances >= LIKELY):
-        is_certain = bool(sizes[row] <= policy.largest_set_that_raises and n_present + is_present[row] >= policy.least_findings_that_raise)
+    # An uncertain differential supports no more than routine, and what cannot raise need not be worked out.
+    for row in np.flatnonzero((chances >= LIKELY) & (certain | (asked.level == LEAST_URGENT))):
+        is_certain = bool(certain[row])
         raises = raises_from_differential(dict(enumerate(masses[row])), model.thresholds, is_certain=is_certain)
         levels[row] = min((one.level for one in raises), default=LEAST_URGENT)
     return levels

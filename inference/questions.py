@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from inference.assessment import NOTICE, Provenance
@@ -147,23 +148,27 @@ def _open_vitals(asked: Asked, view: Outlook | None) -> list[_Vital]:
 
 def _chance(asked: Asked, model: SymptomModel, view: Outlook, unknown: UnknownVital) -> tuple[float, float]:
     """How likely a vital is beyond the limit that counts, and what the finding tells that it would settle."""
-    facts, vital = question_facts()["measure"][unknown.name], unknown.name
-    rules = [rule for rule in model.vocabulary["lexicon"].get("measured", []) if rule["vital"] == vital]
+    vocabulary, facts = model.vocabulary, question_facts()["measure"][unknown.name]
     slugs = facts.get("told_by", ())
-    telling = {code for code, evidence in model.vocabulary["evidences"].items() if evidence.get("slug") in slugs}
-    if rules:
-        limits = limits_of(asked.read.case, asked.read.findings, vital, unknown.could_reach_level)
+    telling = [code for code, evidence in vocabulary["evidences"].items() if evidence.get("slug") in slugs]
+    rules = [rule for rule in vocabulary["lexicon"].get("measured", []) if rule["vital"] == unknown.name]
+    if any(_chance_of(rule["finding"], asked, view) >= LIKELY for rule in rules):
+        # A finding speaks for the side that it measures: high blood sugar says nothing of a low one.
+        limits = limits_of(asked.read.case, asked.read.findings, unknown.name, unknown.could_reach_level)
         sides = {"at_most": limits.below is not None, "at_least": limits.above is not None}
-        telling |= {rule["finding"] for rule in rules if any(side in rule and counts for side, counts in sides.items())}
-    chance = view.severe_probability if facts["usual"] and not telling else 0.0
-    information = 0.0
-    for code in telling:
-        if code in view.prospects:
-            chance = max(chance, view.prospects[code].probabilities[0])
-            information = max(information, view.prospects[code].information)
-        elif asked.read.findings.get(code, ABSENT) != ABSENT:
-            chance = 1.0
-    return chance, information
+        rules = [rule for rule in rules if any(side in rule and counts for side, counts in sides.items())]
+    telling += [rule["finding"] for rule in rules]
+    if not telling:
+        return (view.severe_probability if facts["usual"] else 0.0), 0.0
+    told = [view.prospects[code].information for code in telling if code in view.prospects]
+    return max(_chance_of(code, asked, view) for code in telling), max(told, default=0.0)
+
+
+def _chance_of(code: str, asked: Asked, view: Outlook) -> float:
+    """How likely a finding is there: surely when it is known to be, not at all when it is denied."""
+    if code in view.prospects:
+        return view.prospects[code].probabilities[0]
+    return float(asked.read.findings.get(code, ABSENT) != ABSENT)
 
 
 def _in_order(asked: Asked, view: Outlook, vitals: list[_Vital]) -> list[Prospect | _Vital]:
@@ -233,7 +238,7 @@ def _why_sign(asked: Asked, rule: FiredRule) -> tuple[str, str]:
 
 
 def _why_told(asked: Asked, model: SymptomModel, prospect: Prospect) -> tuple[str, str]:
-    first, *rest = (model.labels[place] for place in prospect.told)
+    first, *rest = (model.labels[place] for place in np.argsort(-prospect.told, kind="stable")[:2])
     reach = prospect.could_reach(asked.level)
     text_en = f"It tells most about {first.name_en}" + "".join(f" and {label.name_en}" for label in rest)
     text_ur = f"اس سے سب سے زیادہ {first.name_ur}" + "".join(f" اور {label.name_ur}" for label in rest) + " کے بارے میں پتا چلتا ہے"

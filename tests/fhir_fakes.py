@@ -9,9 +9,8 @@ from fastapi import FastAPI
 
 from inference.assessment import Assessment, BundleName, LesionAssessment, PossibleCondition, Provenance, Reason, Review
 from inference.case import CaseReading, read_case
-from inference.errors import ConflictError, NotAllowedError
+from inference.errors import ConflictError
 from inference.policy import load_policy
-from inference.service.fhir_codes import PRIORITY_OF_LEVEL
 from inference.service.fhir_store import Committed, FhirWrite, ReferralPage, ReferralQuery, ReferralView, StoredResource
 from inference.service.fhir_validation import Identified
 
@@ -187,11 +186,3 @@ class Client:
 
     def post(self, url: str, **given) -> httpx.Response:
         return self.request("POST", url, **given)
-
-
-def may_write(who) -> None:
-    if who.role != "clinic":
-        raise NotAllowedError(f"the role {who.role} may not do fhir.write: sign in as clinic")
-
-
-assert set(PRIORITY_OF_LEVEL) == {1, 2, 3, 4, 5}

@@ -38,7 +38,7 @@ def store():
 def client(store):
     app = FastAPI()
     install(app, {"/fhir": render_problem})
-    app.include_router(fhir_router(store, caller, "0.1.0", check=fakes.may_write, clock=lambda: fakes.NOW))
+    app.include_router(fhir_router(store, caller, "0.1.0", clock=lambda: fakes.NOW))
     return fakes.Client(app, {"authorization": "a"})
 
 

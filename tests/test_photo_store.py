@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
+import re
 import stat
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -270,3 +275,54 @@ def test_what_a_crash_left_unfinished_goes_at_the_next_start(store, tmp_path, va
     os.utime(old, (0, 0))
     PhotoStore(tmp_path / "photos", vault)
     assert (old.exists(), young.exists()) == (False, True)
+
+
+@pytest.fixture(scope="module")
+def cleaned() -> list[dict[str, Any]]:
+    """What became of each hostile photo, in a process of its own, whose memory can be measured and whose death is seen."""
+    program = Path(__file__).with_name("hostile_photos.py")
+    done = subprocess.run([sys.executable, "-W", "error", program], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_every_hostile_photo_is_cleaned_or_refused_in_clear_words(cleaned):
+    """No other exception ended the run; a refusal is one line of text with no path, no control and no turned text."""
+    assert len(cleaned) >= 450
+    assert len({answer["kind"] for answer in cleaned}) == len(cleaned)
+    said = [answer["error"] for answer in cleaned if "error" in answer]
+    assert 250 < len(said) < len(cleaned) - 100
+    for message in said:
+        assert message.isprintable() and len(message) < 300
+        assert not any(part in message for part in ("/", "\\", "ayesha\\", "srv", "Traceback", "0x"))
+        assert re.search(r": .* (send|cut) .*(again|resolution)$", message), message
+
+
+def test_what_was_cleaned_is_a_plain_jpeg_without_the_payload(cleaned):
+    """Upright pixels within the limit, and nothing else of what was sent."""
+    for answer in cleaned:
+        if "error" not in answer:
+            assert answer["format"] == "JPEG", answer
+            assert max(answer["size"]) <= LONGEST_SIDE, answer
+            assert answer["info"] == ["jfif", "jfif_density", "jfif_unit", "jfif_version"], answer
+            assert answer["ends"] and not answer["leaks"], answer
+
+
+def test_no_hostile_photo_takes_much_memory(cleaned):
+    """The largest that is accepted takes about 200 MB; bombs take next to nothing."""
+    grown = {answer["kind"]: answer["grew"] for answer in cleaned if answer["grew"] > 60}
+    assert max(grown.values()) < 215, grown
+    assert all("large" in kind or "megapixels" in kind or "scans" in kind for kind in grown), grown
+
+
+def test_good_photos_in_odd_company_are_cleaned(cleaned):
+    """A photo is not refused for its metadata, its name or what hangs behind it; only what hides in its pixels' parts is."""
+    outcome = {answer["kind"]: answer.get("error") for answer in cleaned}
+    assert [
+        kind for kind, error in outcome.items() if kind.startswith(("broken_exif", "names")) and kind.endswith("good photo") and error
+    ] == []
+    assert [kind for kind, error in outcome.items() if kind.startswith("broken_exif") and error] == []
+    assert [kind for kind, error in outcome.items() if kind.startswith("polyglots") and " before " in kind and error] == []
+    assert outcome["odd_kinds: animated webp"] is outcome["odd_kinds: jpeg of two pictures"] is None
+    refused = [kind for kind, error in outcome.items() if kind.startswith("disguises") and not error]
+    assert refused == []

@@ -94,7 +94,7 @@ BAD_BODIES += [
     f'"{CNIC}"'.encode(),
     b"[" * 50_000,
     b'{"said": "\xff\xfe' + CNIC.encode() + b'"}',
-    '{"said": "\\ud800"}'.encode(),
+    b'{"said": "\\ud800"}',
     b"null",
     b"",
 ]
@@ -337,7 +337,7 @@ def raised(error: Exception) -> Exception:
     """The exception with a traceback and a cause."""
     try:
         try:
-            raise OSError(PHONE)
+            raise OSError(PHONE)  # noqa: TRY301 - the cause is made here on purpose
         except OSError as cause:
             raise error from cause
     except type(error) as caught:
@@ -363,7 +363,7 @@ def test_the_servers_log_holds_no_messages_of_exceptions():
     handler.setFormatter(SafeFormatter("%(name)s: %(message)s"))
     other = logging.Handler()
     other.emit = lambda record: logging.Formatter().format(record)  # caches the whole exception in the record
-    log = logging.Logger("uvicorn.error")
+    log = logging.Logger("uvicorn.error")  # noqa: LOG001 - the real one stays as it is
     log.handlers = [other, handler]
     for one in config["loggers"]["uvicorn.error"]["filters"]:
         log.addFilter(one)
@@ -373,7 +373,7 @@ def test_the_servers_log_holds_no_messages_of_exceptions():
     log.error(error)
     log.info('%s - "WebSocket %s" [accepted]', "1.2.3.4", f"/{CNIC}")
     log.name = "asyncio"
-    log.error(f"Task exception was never retrieved\nfuture: <Task exception={error!r}>")
+    log.error(f"Task exception was never retrieved\nfuture: <Task exception={error!r}>")  # noqa: G004 - asyncio does so
     text = stream.getvalue()
     assert clean(text)
     assert "uvicorn.error: failed: ValueError\n" in text and "WebSocket" not in text

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -13,14 +16,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from inference.bundle import SIGNATURE_FILE, SIGNED_FILES, signed_message
 from inference.case import CaseReading, read_case
 from inference.errors import OverloadedError
 from inference.models import Models, load_models
 from inference.policy import load_policy
 from inference.service import lane, live_models, scoring
 from inference.service.lane import Lane, Limits
-from inference.service.scoring import FAILED, LATE, Scorer
+from inference.service.live_models import fingerprint
+from inference.service.scoring import FAILED, LATE, LOADING, Scorer
 from inference.service.telemetry import Telemetry
 from inference.service.unscored import WHY
 from inference.triage import Triage
@@ -258,9 +264,10 @@ def test_a_photo_that_hangs_costs_only_the_photo(scorer, live):
     assert set(result.provenance.bundles) == {"symptoms", "acuity"}
 
 
-def test_photos_are_scored(scorer, live, samples=Path(__file__).parent.parent / "data" / "sample" / "photos"):
+def test_photos_are_scored(scorer, live):
     """The content of a photo, by its path, is scored as from a folder."""
-    path = sorted(samples.glob("*.jpg"))[0]
+    samples = Path(__file__).parent.parent / "data" / "sample" / "photos"
+    path = samples / "mole.jpg"
     reading = case(photos=[{"path": path.name}])
     one = scorer()
     result = run(one, one.assess(reading, NOW, {path.name: path.read_bytes()}))
@@ -396,7 +403,7 @@ def test_stopping_while_busy_answers_everybody(scorer, live):
 def test_questions_are_found_and_without_models_measurements(scorer, live):
     """Questions come from the live models; when these hang, what was not measured is asked."""
     hang = Hang()
-    one, stuck = scorer(), None
+    one = scorer()
     asked = run(one, one.ask(case(complaint="fever"), NOW, 3))
     assert asked == Triage(live).ask(case(complaint="fever"), NOW, 3)
     stuck = scorer(replace(live, symptoms=Faulty(live.symptoms, hang)), **SHORT)
@@ -421,3 +428,153 @@ def test_a_lane_fails_a_batch_whose_work_breaks():
         return answers
 
     assert asyncio.run(work()) == [2, None, 5]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, models_folder: Path) -> Path:
+    """A models folder of its own: acuity 1.0.0 live, 1.1.0 beside it under another key, no other task, for speed."""
+    for name in ("acuity", "trusted_keys"):
+        shutil.copytree(models_folder / name, tmp_path / name)
+    old, new = tmp_path / "acuity" / "1.0.0", tmp_path / "acuity" / "1.1.0"
+    shutil.copytree(old, new)
+    contract = json.loads((new / "contract.json").read_text(encoding="utf-8"))
+    (new / "contract.json").write_text(json.dumps({**contract, "version": "1.1.0"}), encoding="utf-8")
+    key = Ed25519PrivateKey.generate()
+    message = signed_message({name: (new / name).read_bytes() for name in SIGNED_FILES})
+    record = {"key_id": "second", "signature": base64.b64encode(key.sign(message)).decode()}
+    (new / SIGNATURE_FILE).write_text(json.dumps(record), encoding="utf-8")
+    (tmp_path / "trusted_keys" / "second.pub").write_bytes(base64.b64encode(key.public_key().public_bytes_raw()))
+    serve(tmp_path, "1.0.0")
+    return tmp_path
+
+
+def serve(folder: Path, acuity: str) -> None:
+    """Name the live version, as an operator would."""
+    (folder / "serving.toml").write_text(f'acuity = "{acuity}"\n', encoding="utf-8")
+
+
+def unnamed(folder: Path) -> tuple[str, ...]:
+    """What is said of the tasks that `serve` leaves out."""
+    return tuple(f"{task}: no live version in {folder / 'serving.toml'}" for task in ("symptoms", "lesions"))
+
+
+def test_models_are_exchanged_under_load(folder):
+    """While requests come, 1.1.0 goes live and 1.0.0 again: no error, and each assessment names the one that scored it."""
+    one = Scorer(folder, load_policy(), watch_seconds=60.0)
+    results = []
+
+    async def client(name: str, is_over: asyncio.Event) -> None:
+        while not is_over.is_set():
+            results.append(await one.assess(case(f"{name}-{len(results)}"), NOW))
+
+    async def work():
+        await until(lambda: one.ready)
+        is_over = asyncio.Event()
+        clients = [asyncio.create_task(client(str(n), is_over)) for n in range(4)]
+        problems = set()
+        for version in ("1.1.0", "1.0.0"):
+            await asyncio.sleep(0.1)
+            serve(folder, version)
+            problems |= set(await one.reload())
+            results.append(await one.assess(case(version), NOW))
+            assert results[-1].provenance.bundles["acuity"].version == version
+        is_over.set()
+        await asyncio.gather(*clients)
+        return problems
+
+    assert run(one, work()) == set(unnamed(folder))
+    assert len(results) > 100
+    assert {(it.scored_by, it.review.needed) for it in results} == {("models and rules", False)}
+    versions = [it.provenance.bundles["acuity"].version for it in results]
+    assert set(versions) == {"1.0.0", "1.1.0"}
+    assert len({it.provenance.bundles["acuity"].sha256 for it in results}) == 2
+
+
+def test_a_new_bundle_that_was_altered_leaves_the_old_one_live(folder):
+    """The old model goes on scoring, is named as live, and the problem is said until the folder is right again."""
+    one = Scorer(folder, load_policy(), watch_seconds=0.02)
+    card = folder / "acuity" / "1.1.0" / "card.md"
+    content = card.read_bytes()
+
+    async def work():
+        await until(lambda: one.ready)
+        card.write_bytes(content + b"!")
+        serve(folder, "1.1.0")
+        await until(lambda: one.health().problems != unnamed(folder))
+        degraded, result = one.health(), await one.assess(case(), NOW)
+        card.write_bytes(content)
+        await until(lambda: one.health().problems == unnamed(folder))
+        return degraded, result, await one.assess(case(), NOW)
+
+    degraded, before, after = run(one, work())
+    assert degraded.bundles["acuity"].version == "1.0.0"
+    assert "1.1.0 was altered after it was signed" in degraded.problems[0]
+    assert degraded.problems[-1] == "acuity 1.0.0 stays live until what serving.toml names can be used"
+    assert before.provenance.bundles["acuity"].version == "1.0.0" and before.critical_probability is not None
+    assert after.provenance.bundles["acuity"].version == "1.1.0"
+
+
+def test_without_a_folder_the_rules_rank_until_it_appears(tmp_path, folder):
+    """At the first start without bundles every case is ranked by rules; the models are used as soon as they are there."""
+    place = tmp_path / "not" / "there"
+    one = Scorer(place, load_policy(), watch_seconds=0.02)
+
+    async def work():
+        before = await one.assess(case(), NOW)
+        health = one.health()
+        place.parent.mkdir()
+        place.symlink_to(folder)
+        await until(lambda: one.health().problems == unnamed(place))
+        return before, health, await one.assess(case(), NOW)
+
+    before, health, after = run(one, work())
+    assert (before.scored_by, health.ready, health.degraded) == ("rules alone", True, True)
+    assert health.problems == (f"{place / 'serving.toml'} cannot be read (FileNotFoundError): no model is used",)
+    assert after.scored_by == "models and rules"
+
+
+def test_a_task_that_is_no_longer_named_is_taken_out(folder):
+    """A line that is gone from serving.toml is a decision; a file that cannot be read is not."""
+    one = Scorer(folder, load_policy(), watch_seconds=60.0)
+
+    async def work():
+        await until(lambda: one.ready)
+        (folder / "serving.toml").write_bytes(b"\xff not toml")
+        broken = await one.reload()
+        still = set(one.health().bundles)
+        (folder / "serving.toml").write_text('symptoms = "1.0.0"\n', encoding="utf-8")
+        await one.reload()
+        return broken, still, set(one.health().bundles)
+
+    broken, still, left = run(one, work())
+    assert len(broken) == 2 and "cannot be read (UnicodeDecodeError)" in broken[0]
+    assert (still, left) == ({"acuity"}, set())
+
+
+def test_cases_before_the_models_are_loaded_wait_and_then_get_the_rules(monkeypatch):
+    """Not ready until the models are loaded; a case waits for them at most the time limit."""
+    hang = Hang()
+    monkeypatch.setattr(scoring, "load_live", lambda *args, **options: hang(args))
+    one = Scorer(None, load_policy(), timeout_seconds=0.05)
+
+    async def work():
+        result = await one.assess(case(), NOW)
+        ready, health = one.ready, one.health()
+        hang.go.set()
+        return result, ready, health
+
+    result, ready, health = run(one, work())
+    assert (result.scored_by, result.review.why, ready) == ("rules alone", (LOADING,), False)
+    assert health.problems == ("the models are still being loaded",)
+
+
+def test_the_fingerprint_sees_what_matters(folder):
+    """Another version named, or a file of a named version changed, changes it; other files do not."""
+    first = fingerprint(folder)
+    (folder / "acuity" / "1.1.0" / "card.md").write_bytes(b"another")
+    assert fingerprint(folder) == first
+    (folder / "acuity" / "1.0.0" / "card.md").write_bytes(b"another")
+    assert fingerprint(folder) != first
+    second = fingerprint(folder)
+    serve(folder, "1.1.0")
+    assert fingerprint(folder) not in (first, second)

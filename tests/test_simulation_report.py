@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import replace
 from importlib import resources
 from io import StringIO
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from inference.errors import PolicyError
+from inference.errors import NabzError, PolicyError
 from inference.policy import load_policy
 from inference.service import simulation_study
 from inference.service.simulation_command import add_simulate
@@ -77,7 +78,7 @@ def test_the_json_holds_every_policy_with_intervals(capsys, small):
         mean = one["levels"]["1"]["mean_wait_minutes"]
         assert mean["low"] < mean["value"] < mean["high"] and mean["n"] == 4
     assert answer["policies"]["fifo"]["emergencies"]["saved_against_fifo_minutes"]["value"] == 0
-    assert answer["policies"]["nabz"]["emergencies"]["saved_against_fifo_minutes"]["low"] > 0
+    assert answer["policies"]["nabz"]["emergencies"]["saved_against_fifo_minutes"]["value"] > 0
     assert answer["policies"]["nabz"]["levels"]["1"]["unknown_mean_wait_minutes"] == {"value": None, "low": None, "high": None, "n": 0}
     assert "published" not in answer
 
@@ -192,6 +193,16 @@ def test_wrong_arguments_are_refused_with_a_reason(small, arguments, message):
     """The message says what was expected."""
     with pytest.raises(PolicyError, match=message):
         simulate("--file", small, *arguments)
+
+
+def test_without_the_service_extra_the_command_says_what_to_install(monkeypatch, small):
+    """The parser works in a bare install; running needs simpy."""
+    monkeypatch.setitem(sys.modules, "simpy", None)
+    monkeypatch.delitem(sys.modules, "inference.service.simulation_study")
+    for name in ("simulation", "simulation_results", "simulation_report", "simulation_plot"):
+        monkeypatch.delitem(sys.modules, f"inference.service.{name}")
+    with pytest.raises(NabzError, match=r"nabz simulate needs simpy: install the extra with pip install 'nabz\[service\]'"):
+        simulate("--file", small)
 
 
 def test_a_seed_that_is_no_number_is_refused(capsys):

@@ -59,6 +59,7 @@ def save_for_mlflow(symptoms: Path, folder: Path) -> None:
         str(folder),
         signature=ModelSignature(inputs=_schema(contract.inputs), outputs=_schema(contract.outputs)),
         pip_requirements=["onnxruntime"],  # not installed from: serving runs in this environment; working it out takes seconds
+        onnx_execution_providers=["CPUExecutionProvider"],
         onnx_session_options={"intra_op_num_threads": 1, "inter_op_num_threads": 1},
         save_as_external_data=False,
     )

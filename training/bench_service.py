@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,13 +43,18 @@ class BenchError(NabzError):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One server under load. Every request was answered with success; `load_average` is the machine's just before."""
+    """One server under load. Every request was answered with success.
+
+    `server_cpu_ms` is the processor time that a request costs the server, which other work on the machine hardly
+    changes; `load_average` is the machine's just before, which says how far to trust the rest.
+    """
 
     name: str
     requests: int
     per_second: float
     p50_ms: float
     p99_ms: float
+    server_cpu_ms: float
     connections: int
     load_average: float
 
@@ -89,8 +95,10 @@ def measure_service(
     `unique_header`, as Idempotency-Key, gets a new value for every request. Raises BenchError when the server does not
     start, ends early, or answers anything else than success: the speed of refusals is not what is asked for.
     """
-    with serving(command, port, ready_path, environment):
-        return measure(port, path, headers, bodies, name=name, connections=connections, seconds=seconds, unique_header=unique_header)
+    with serving(command, port, ready_path, environment) as server:
+        return measure(
+            server, port, path, headers, bodies, name=name, connections=connections, seconds=seconds, unique_header=unique_header
+        )
 
 
 @contextmanager
@@ -113,6 +121,7 @@ def serving(command: Sequence[str], port: int, ready_path: str, environment: Map
 
 
 def measure(
+    server: int,
     port: int,
     path: str,
     headers: Mapping[str, str],
@@ -121,27 +130,56 @@ def measure(
     name: str,
     connections: int = CONNECTIONS,
     seconds: float = SECONDS,
+    warm_up_seconds: float = WARM_UP_SECONDS,
     unique_header: str | None = None,
 ) -> Measured:
-    """Load a server that is already there, after a warm-up, from a client on the last core. Raises as `measure_service`."""
+    """Load what `serving` started (its process id is `server`) from a client on the last core. Raises as `measure_service`."""
+    ask = partial(_ask, name, port, path, headers, bodies, connections=connections, unique_header=unique_header)
+    if warm_up_seconds:
+        ask(seconds=warm_up_seconds)
+    load_average, cpu_before = os.getloadavg()[0], _cpu_seconds(server)
+    result = ask(seconds=seconds)
+    requests, cpu_seconds = result["requests"], _cpu_seconds(server) - cpu_before
+    return Measured(
+        name=name,
+        requests=requests,
+        per_second=requests / result["seconds"],
+        p50_ms=result["p50_ms"],
+        p99_ms=result["p99_ms"],
+        server_cpu_ms=1000 * cpu_seconds / requests,
+        connections=connections,
+        load_average=load_average,
+    )
+
+
+def _ask(
+    name: str,
+    port: int,
+    path: str,
+    headers: Mapping[str, str],
+    bodies: Sequence[bytes],
+    *,
+    connections: int,
+    seconds: float,
+    unique_header: str | None,
+) -> dict[str, Any]:
+    """A run of the load client as a process of its own; what it printed."""
     _, client_core = _cores()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "bodies.jsonl").write_bytes(b"".join(body + b"\n" for body in bodies))
         (Path(folder) / "headers.json").write_text(json.dumps(dict(headers)), encoding="utf-8")
         command = [sys.executable, "-m", "training.load_client", HOST, str(port), path, f"{folder}/bodies.jsonl"]
         command += ["--headers", f"{folder}/headers.json", "--core", str(client_core), "--connections", str(connections)]
-        command += ["--seconds", str(seconds), "--warm-up-seconds", str(WARM_UP_SECONDS)]
+        command += ["--seconds", str(seconds)]
         command += ["--unique-header", unique_header] if unique_header else []
-        load_average = os.getloadavg()[0]
         ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if ran.returncode:
         raise BenchError(f"{name}: the load client failed: {ran.stderr[-_LAST_WORDS:].strip()}")
-    result = json.loads(ran.stdout)
+    result: dict[str, Any] = json.loads(ran.stdout)
     refused = {status: count for status, count in result["statuses"].items() if not status.startswith("2")}
     if refused or result["errors"] or not result["requests"]:
         raise BenchError(f"{name}: expected only answers of success, found {result['errors']} errors and the statuses {result['statuses']}")
-    per_second = result["requests"] / result["seconds"]
-    return Measured(name, result["requests"], per_second, result["p50_ms"], result["p99_ms"], connections, load_average)
+    return result
 
 
 def ratio_rows(yardstick: Measured, ours: Sequence[Measured]) -> list[tuple[str, str]]:
@@ -151,6 +189,7 @@ def ratio_rows(yardstick: Measured, ours: Sequence[Measured]) -> list[tuple[str,
         rows += [
             (f"{one.name} against {yardstick.name}: throughput ratio", f"{one.per_second / yardstick.per_second:.1f}"),
             ("the same: ratio of the 99th percentiles of the answer's time", f"{one.p99_ms / yardstick.p99_ms:.3f}"),
+            ("the same: ratio of the server's processor time a request", f"{one.server_cpu_ms / yardstick.server_cpu_ms:.3f}"),
         ]
     return rows
 
@@ -185,6 +224,19 @@ def _pinned(core: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
+
+
+def _cpu_seconds(server: int) -> float:
+    """Processor time so far of the server's process and of those that it started (its process group), from Linux's process table."""
+    ticks = 0
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            _, _, group, *rest = file.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except OSError:  # it ended meanwhile
+            continue
+        if int(group) == server:
+            ticks += int(rest[8]) + int(rest[9])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _await_ready(process: subprocess.Popen[bytes], port: int, ready_path: str, last_words: Callable[[], str]) -> None:

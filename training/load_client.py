@@ -237,7 +237,6 @@ def main() -> None:
     parser.add_argument("--unique-header", help="the name of a header that is different for every request, as Idempotency-Key")
     parser.add_argument("--connections", type=int, default=CONNECTIONS)
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--warm-up-seconds", type=float, default=0.0)
     parser.add_argument("--core", type=int, help="run on this core alone")
     args = parser.parse_args()
     if args.core is not None:
@@ -246,12 +245,8 @@ def main() -> None:
     bodies = [line for line in args.bodies.read_bytes().splitlines() if line]
     source = _posts(args.path, bodies, headers, args.unique_header, host=args.host)
 
-    async def warm_and_run() -> LoadResult:
-        if args.warm_up_seconds:
-            await run_load(args.host, args.port, source, connections=args.connections, seconds=args.warm_up_seconds)
-        return await run_load(args.host, args.port, source, connections=args.connections, seconds=args.seconds)
-
-    json.dump(asdict(run(warm_and_run())), sys.stdout)
+    result = run(run_load(args.host, args.port, source, connections=args.connections, seconds=args.seconds))
+    json.dump(asdict(result), sys.stdout)
     sys.stdout.write("\n")
 
 
@@ -259,15 +254,13 @@ def _posts(path: str, bodies: Sequence[bytes], headers: Mapping[str, str], uniqu
     requests = [request_bytes("POST", path, body, headers, host=host) for body in bodies]
     if unique_header is None:
         return requests
-    run_id, asked = os.urandom(8).hex(), 0
+    run_id = os.urandom(8).hex()
 
-    def next_request(place: int) -> bytes:
-        nonlocal asked  # the warm-up and the run count their places from 0: the key must not repeat
-        asked += 1
+    def request(place: int) -> bytes:
         first_line, _, rest = requests[place % len(requests)].partition(b"\r\n")
-        return b"%s\r\n%s: %s-%d\r\n%s" % (first_line, unique_header.encode(), run_id.encode(), asked, rest)
+        return b"%s\r\n%s: %s-%d\r\n%s" % (first_line, unique_header.encode(), run_id.encode(), place, rest)
 
-    return next_request
+    return request
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -14,14 +14,20 @@ from inference.errors import ServiceError
 from inference.service import api
 from inference.service.access import require
 from inference.service.api_models import Health
-from inference.service.dev_issuer import DevIssuer
+from inference.service.cds_backend import Backend
+from inference.service.cds_hooks import cds_router
 from inference.service.drain import Drain
+from inference.service.fhir_api import PREFIX as FHIR_PREFIX
+from inference.service.fhir_api import fhir_router
+from inference.service.fhir_database import DatabaseFhirStore
+from inference.service.fhir_http import render_problem
 from inference.service.guards import Guard, guard
 from inference.service.identity import TokenVerifier
 from inference.service.parts import Parts, open_parts
 from inference.service.problem_docs import describe_problems, responses
-from inference.service.problems import install
+from inference.service.problems import Renderer, install
 from inference.service.settings import Settings
+from inference.triage import package_version
 
 DESCRIPTION = (
     "Cases in, a ranked referral queue out. Decision support, not a medical device; the shipped models are not clinically "
@@ -37,7 +43,6 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = lambda: datet
 
     Raises PolicyError for settings that cannot be used and StorageError when keys or database cannot be opened.
     """
-    issuer = DevIssuer(settings) if settings.dev_issuer else None
     verifier = TokenVerifier(settings)
     parts = open_parts(settings, clock)
     drain = Drain()
@@ -51,11 +56,13 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = lambda: datet
         finally:
             await parts.stop()
 
-    app = FastAPI(title="Nabz", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="Nabz", version="1", description=DESCRIPTION, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan
+    )
     app.state.parts, app.state.verifier = parts, verifier
     app.include_router(api.router)
-    if issuer:
-        app.router.routes.append(issuer.route())
+    if verifier.dev_issuer:
+        app.router.routes.append(verifier.dev_issuer.route())
     _add_health(app, parts, drain)
     renderers = _add_standards(app, parts)
     install(app, renderers)
@@ -64,9 +71,11 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = lambda: datet
     return guard(app, settings, verifier, drain=drain, observe=parts.telemetry.observe_http, renderers=renderers)
 
 
-def _add_standards(app: FastAPI, parts: Parts) -> dict[str, object]:
-    """FHIR and CDS Hooks."""
-    return {}
+def _add_standards(app: FastAPI, parts: Parts) -> Mapping[str, Renderer]:
+    """FHIR and CDS Hooks; returns how FHIR shows errors."""
+    app.include_router(fhir_router(DatabaseFhirStore(parts.referrals), api.who_asks, package_version(), clock=parts.clock))
+    app.include_router(cds_router(Backend(parts.referrals), api.who_asks, clock=parts.clock))
+    return {FHIR_PREFIX: render_problem}
 
 
 def _add_health(app: FastAPI, parts: Parts, drain: Drain) -> None:

@@ -19,11 +19,13 @@ from starlette.responses import Response
 
 from inference.assessment import Assessment
 from inference.errors import MalformedError, NotFoundError, UnprocessableError
+from inference.service.access import require
 from inference.service.callers import Who
 from inference.service.cds_cards import cards_for
 from inference.service.fhir_in import FhirCase, read_additions, read_referral
 from inference.service.fhir_json import parse_json
 from inference.service.fhir_problem import FhirError
+from inference.service.fhir_references import target_of
 from inference.service.fhir_validation import read_resource
 from inference.service.problems import problem as problem_response
 
@@ -56,7 +58,7 @@ SERVICES: Final[Mapping[str, Service]] = {
 
 
 class CdsBackend(Protocol):
-    """What the hooks need of the service; both methods check the caller's rights."""
+    """What the hooks need of the service; the routes have asked whether the role may do it."""
 
     async def assess(self, who: Who, content: FhirCase) -> Assessment:
         """Score a case without storing anything of it."""
@@ -108,6 +110,7 @@ def cds_router(
         return _json({"services": [{**one._asdict(), "prefetch": _PREFETCH} for one in SERVICES.values()]})
 
     async def call(request: Request, service_id: str, who: Who = Depends(caller)) -> Response:  # noqa: B008 (how FastAPI declares what a route needs)
+        require(who, "cds.call")
         service = _service(service_id)
         body = await request.body()
         asked = await run_in_threadpool(_read_call, service, body, clock())
@@ -119,6 +122,7 @@ def cds_router(
         return _json({"cards": cards})
 
     async def feedback(request: Request, service_id: str, who: Who = Depends(caller)) -> Response:  # noqa: B008
+        require(who, "cds.feedback")
         service = _service(service_id)
         for one in _read_feedback(await request.body()).feedback:
             await backend.store_feedback(who, service.id, one.model_dump(mode="json", exclude_none=True))
@@ -179,7 +183,7 @@ def _read_call(service: Service, body: bytes, now: datetime) -> list[tuple[Mappi
     try:
         patient = read_resource(prefetch["patient"], "prefetch.patient", "Patient")
         observations = _observations(prefetch["observations"])
-        drafts = _drafts(context) if service.hook == "order-select" else []
+        drafts = _drafts(context, patient.get("id")) if service.hook == "order-select" else []
     except FhirError as error:
         raise UnprocessableError(str(error)) from error
     if service.hook == "order-select":
@@ -204,7 +208,7 @@ def _observations(sent: Any) -> list[dict[str, Any]]:
     return found
 
 
-def _drafts(context: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _drafts(context: Mapping[str, Any], patient_id: str | None) -> list[dict[str, Any]]:
     """The selected ServiceRequests among the draft orders."""
     orders, selections = context.get("draftOrders"), context.get("selections")
     entries = orders.get("entry") if isinstance(orders, dict) else None
@@ -212,6 +216,8 @@ def _drafts(context: Mapping[str, Any]) -> list[dict[str, Any]]:
         raise UnprocessableError("expected context.draftOrders, a Bundle with entries, and context.selections")
     drafts = [one["resource"] for one in entries if isinstance(one, dict) and isinstance(one.get("resource"), dict)]
     selected = [one for one in drafts if one.get("resourceType") == "ServiceRequest" and f"ServiceRequest/{one.get('id')}" in selections]
+    if any(target_of(one.get("subject"), "Patient") not in (None, patient_id) for one in selected):
+        raise UnprocessableError("a selected ServiceRequest is for another patient than prefetch.patient: send one patient's at a time")
     return [read_resource(one, "context.draftOrders") for one in selected]
 
 

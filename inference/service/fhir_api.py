@@ -16,9 +16,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from inference.errors import ConflictError, NabzError
+from inference.service.access import require
 from inference.service.callers import Who
 from inference.service.fhir_capability import RESOURCES, Support, capability_statement
-from inference.service.fhir_http import FhirRoute, answer, is_unchanged, outcome, render_problem, status_of, version_headers
+from inference.service.fhir_http import (
+    BODY,
+    FhirRoute,
+    answer,
+    documented,
+    is_unchanged,
+    outcome,
+    render_problem,
+    status_of,
+    version_headers,
+)
 from inference.service.fhir_json import parse_json
 from inference.service.fhir_out import created, instant, refused, response_bundle, risk_assessment, searchset, stored, task
 from inference.service.fhir_problem import FhirError, Issue, Severity, problem
@@ -37,15 +48,8 @@ _REASONS = {200: "OK", 201: "Created"}
 Caller = Callable[..., Awaitable[Who]]
 
 
-def fhir_router(
-    store: FhirStore,
-    caller: Caller,
-    version: str,
-    *,
-    check: Callable[[Who], None],
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-) -> APIRouter:
-    """The routes. `caller` is the dependency that says who calls, or raises; `check` refuses who may not write, before anything is read."""
+def fhir_router(store: FhirStore, caller: Caller, version: str, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> APIRouter:
+    """The routes. `caller` is the dependency that says who calls, or raises; `version` is the software's."""
     router = APIRouter(prefix=PREFIX, tags=["fhir"], route_class=FhirRoute)
     fhir = _Fhir(store, clock)
 
@@ -53,15 +57,15 @@ def fhir_router(
         return answer(capability_statement(_base(request), version))
 
     async def bundle(request: Request, who: Who = Depends(caller)) -> Response:  # noqa: B008 (how FastAPI declares what a route needs)
-        check(who)
+        require(who, "fhir.write")
         return await fhir.carry_out(who, await request.body())
 
     add = partial(router.add_api_route, response_class=Response, response_model=None)
-    add("/metadata", metadata, methods=["GET"], name="CapabilityStatement", responses=_documented(200))
-    add("", bundle, methods=["POST"], name="transaction or batch", responses=_documented(200, 400, 412, 413, 422), openapi_extra=_BODY)
+    add("/metadata", metadata, methods=["GET"], name="CapabilityStatement", responses=documented(200))
+    add("", bundle, methods=["POST"], name="transaction or batch", responses=documented(200, 400, 412, 413, 422), openapi_extra=BODY)
     add("/", bundle, methods=["POST"], include_in_schema=False)
     for support in RESOURCES:
-        _add_type(router, fhir, caller, check, support)
+        _add_type(router, fhir, caller, support)
     allowed = {support.kind: support for support in RESOURCES}
 
     async def elsewhere(request: Request, rest: str = "") -> Response:
@@ -73,32 +77,33 @@ def fhir_router(
     return router
 
 
-def _add_type(router: APIRouter, fhir: _Fhir, caller: Caller, check: Callable[[Who], None], support: Support) -> None:
+def _add_type(router: APIRouter, fhir: _Fhir, caller: Caller, support: Support) -> None:
     """The routes of one type, as the capability table has them."""
     kind = support.kind
     add = partial(router.add_api_route, response_class=Response, response_model=None)
 
     async def create(request: Request, who: Who = Depends(caller)) -> Response:  # noqa: B008
-        check(who)
+        require(who, "fhir.write")
         return await fhir.create(who, kind, request, await request.body())
 
     async def read(request: Request, id: str, who: Who = Depends(caller)) -> Response:  # noqa: A002, B008 (FHIR's name)
+        require(who, "fhir.read")
         return await fhir.read(who, kind, id, request)
 
     async def vread(request: Request, id: str, vid: str, who: Who = Depends(caller)) -> Response:  # noqa: A002, B008
+        require(who, "fhir.read")
         return await fhir.read(who, kind, id, request, vid)
 
     async def search(request: Request, who: Who = Depends(caller)) -> Response:  # noqa: B008
+        require(who, "fhir.read")
         return await fhir.search(who, support, request)
 
     if "create" in support.interactions:
-        add(
-            f"/{kind}", create, methods=["POST"], name=f"create {kind}", responses=_documented(201, 400, 412, 413, 422), openapi_extra=_BODY
-        )
+        add(f"/{kind}", create, methods=["POST"], name=f"create {kind}", responses=documented(201, 400, 412, 413, 422), openapi_extra=BODY)
     if "search-type" in support.interactions:
-        add(f"/{kind}", search, methods=["GET"], name=f"search {kind}", responses=_documented(200, 400, 422))
+        add(f"/{kind}", search, methods=["GET"], name=f"search {kind}", responses=documented(200, 400, 422))
     if "read" in support.interactions:
-        add(f"/{kind}/{{id}}", read, methods=["GET"], name=f"read {kind}", responses=_documented(200, 304, 404))
+        add(f"/{kind}/{{id}}", read, methods=["GET"], name=f"read {kind}", responses=documented(200, 304, 404))
         add(f"/{kind}/{{id}}/_history/{{vid}}", vread, methods=["GET"], include_in_schema=False)
 
 
@@ -258,23 +263,6 @@ def _not_routed(method: str, parts: list[str], allowed: Mapping[str, Support]) -
 
 def _base(request: Request) -> str:
     return f"{str(request.base_url).rstrip('/')}{PREFIX}"
-
-
-_SCHEMA = {"schema": {"type": "object", "required": ["resourceType"], "properties": {"resourceType": {"type": "string"}}}}
-_BODY = {"requestBody": {"required": True, "content": {"application/fhir+json": _SCHEMA, "application/json": _SCHEMA}}}
-
-
-def _documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's account of the answers; every error is an OperationOutcome."""
-    every = {*statuses, 401, 403, 406, 413, 415, 429, 503}
-    says = {200: "the resource", 201: "created", 304: "not changed"}
-    return {
-        status: {
-            "description": says.get(status, "OperationOutcome"),
-            **({} if status == 304 else {"content": {"application/fhir+json": _SCHEMA}}),
-        }
-        for status in sorted(every)
-    }
 
 
 __all__ = ["PREFIX", "FhirRoute", "fhir_router", "render_problem"]

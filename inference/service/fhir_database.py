@@ -29,6 +29,7 @@ from inference.service.fhir_store import (
     ReferralPage,
     ReferralQuery,
     ReferralView,
+    State,
     StoredResource,
 )
 from inference.service.fhir_validation import Identified
@@ -202,7 +203,7 @@ class DatabaseFhirStore:
         """A page of the queue; the cursor says which state and level it stands in."""
         states = [one for one in (store.WAITING, store.CLAIMED, store.COMPLETED) if query.states is None or one in query.states]
         clinic = own_clinic(who)
-        levels: list[int | None] = sorted(query.levels) if query.levels is not None else [None]
+        levels: list[int | None] = [None] if query.levels is None else [*sorted(query.levels)]
         parts = [(state, level) for state in states for level in levels]
         place, _, inner = (query.cursor or "0").partition(".")
         number = int(place) if place.isdigit() else len(parts)
@@ -225,7 +226,7 @@ class DatabaseFhirStore:
         is_held = row.state == store.CLAIMED and row.lease_us >= to_us(now)
         return ReferralView(
             id=row.id,
-            state=store.WAITING if row.state == store.CLAIMED and not is_held else row.state,
+            state=_state(row, is_held=is_held),
             level=row.level,
             level_name=self._cases.policy.levels[row.level].name,
             priority=content["case"].get("priority") if row.override_level is None else None,
@@ -240,6 +241,12 @@ class DatabaseFhirStore:
             request_id=row.id if is_fhir else None,
             patient_id=row.patient_id,
         )
+
+
+def _state(row: Row[Any], *, is_held: bool) -> State:
+    if row.state == store.COMPLETED:
+        return "completed"
+    return "claimed" if is_held else "waiting"
 
 
 class _MovedError(ConflictError):

@@ -46,6 +46,10 @@ _CODE: Final[Mapping[int, str]] = {
 }
 
 
+_SCHEMA = {"schema": {"type": "object", "required": ["resourceType"], "properties": {"resourceType": {"type": "string"}}}}
+BODY: Final = {"requestBody": {"required": True, "content": {MEDIA_TYPE: _SCHEMA, "application/json": _SCHEMA}}}
+
+
 def status_of(error: FhirError) -> int:
     """The status of a problem: that of its first issue."""
     return STATUS.get(error.issues[0].code, 400) if error.issues else 400
@@ -108,3 +112,16 @@ class FhirRoute(APIRoute):
                 return outcome(status_of(error), error.issues)
 
         return wrapped
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's account of the answers; every error is an OperationOutcome."""
+    every = {*statuses, 401, 403, 406, 413, 415, 429, 503}
+    says = {200: "the resource", 201: "created", 304: "not changed"}
+    return {
+        status: {
+            "description": says.get(status, "OperationOutcome"),
+            **({} if status == 304 else {"content": {MEDIA_TYPE: _SCHEMA}}),
+        }
+        for status in sorted(every)
+    }

@@ -1,6 +1,6 @@
 """What the FHIR routes need of a store: a small protocol, and the records that cross it. Knows no database and no HTTP.
 
-Every method checks the caller's rights (NotAllowedError) and shows a clinic its own alone: foreign and missing look the
+The routes have asked whether the role may do it. Every method shows a clinic its own alone: foreign and missing look the
 same. `commit` stores everything or nothing.
 """
 

@@ -132,13 +132,8 @@ def count_queue(unit: Unit) -> QueueCounts:
         oldest[level] = min(first, oldest.get(level, first))
         if not on_time:
             past_cap[level] = count
-    claimed = dict(
-        unit.connection.execute(
-            select(referrals.c.level, func.count()).where(referrals.c.state == store.CLAIMED_TEXT).group_by(referrals.c.level)
-        )
-        .tuples()
-        .all()
-    )
+    by_level = select(referrals.c.level, func.count()).where(referrals.c.state == store.CLAIMED_TEXT).group_by(referrals.c.level)
+    claimed: dict[int, int] = {level: count for level, count in unit.connection.execute(by_level)}
     depth = {(level, store.CLAIMED): claimed.get(level, 0) for level in LEVELS}
     return QueueCounts(depth | {(level, store.WAITING): open_[level] - claimed.get(level, 0) for level in LEVELS}, oldest, past_cap)
 

@@ -476,7 +476,7 @@ def summary_of(case: Case, assessment: Assessment) -> dict[str, Any]:
     }
 
 
-def describe(row: Mapping[str, Any], policy: Policy, now: datetime) -> dict[str, Any]:
+def describe(row: Mapping[Any, Any], policy: Policy, now: datetime) -> dict[str, Any]:
     """A referral's row as callers see it: nothing in it is the patient's."""
     level = policy.levels[row["level"]]
     lease = row.get("lease_us")

@@ -123,8 +123,8 @@ class BodyWatch:
 
 
 def unannounced(message: Message) -> None:
-    """Raises MalformedError for a body that no header announced; a server's own empty one is none."""
-    if message["type"] == "http.request" and (message.get("body") or message.get("more_body")):
+    """Raises MalformedError for a body that no header announced; an empty one is none."""
+    if message["type"] == "http.request" and message.get("body"):
         raise MalformedError("a body came without Content-Length or Transfer-Encoding: announce it")
 
 

@@ -12,13 +12,10 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 
-from inference.errors import PolicyError
+from inference.errors import NabzError, PolicyError
 from inference.policy import load_policy
-from inference.service.simulation_plot import check_format, save_plot
 from inference.service.simulation_presets import PRESETS, Study, preset
-from inference.service.simulation_report import as_json, print_answer
 from inference.service.simulation_scenario import Scenario, load_scenario
-from inference.service.simulation_study import run_study, steps
 
 DONE = 0
 _TABLE_WIDTH = 130
@@ -59,6 +56,12 @@ def add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def simulate_policies(args: argparse.Namespace) -> int:
     """Run the study that the arguments describe."""
+    try:  # here and not above: the parser is built in an install without the service extra too
+        from inference.service.simulation_plot import check_format, save_plot
+        from inference.service.simulation_report import as_json, print_answer
+        from inference.service.simulation_study import run_study, steps
+    except ModuleNotFoundError as error:
+        raise NabzError(f"nabz simulate needs {error.name}: install the extra with pip install 'nabz[service]'") from error
     if args.plot:
         check_format(args.plot)
     study, policy = _study(args), load_policy(args.policy)

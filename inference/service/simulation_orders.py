@@ -9,6 +9,7 @@
              Taylor & Ziedins 2014, "Waiting time distributions in the accumulating priority queue", Queueing Systems 77).
 - nabz       `inference.queue.order_key` itself: the level first; inside a level, cases past their cap, then by due time.
 
+All but fifo go by the same level, which the AI and the rule floor gave; only nabz uses the risk too, as its policy says.
 Cases of the scenario's interrupting levels come first under every order. An order knows what the queue may know of a
 case (its arrival, the level and risk it was given), never its true level, its service time or other cases' futures.
 """
