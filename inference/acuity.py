@@ -92,6 +92,24 @@ class AcuityEncoder:
 
     def case_row(self, case: Case, findings: FindingMap) -> list[float]:
         """The row of a case; `findings` are merged from its form, measurements and complaint."""
+        return self._full(*self._case_parts(case, findings))
+
+    def case_rows(self, cases: Sequence[tuple[Case, FindingMap]]) -> NDArray[np.float32]:
+        """The rows of cases, [n, features]: as `case_row`, without writing out the zeros that most of a row consists of."""
+        rows = np.zeros((len(cases), len(self.names)), dtype=np.float32)
+        fronts: list[list[float]] = []
+        places: list[int] = []
+        values: list[float] = []
+        for index, (case, findings) in enumerate(cases):
+            front, after = self._case_parts(case, findings)
+            fronts.append(front)
+            places += [index * len(self.names) + place for place in after]
+            values += after.values()
+        rows[:, : len(fronts[0])] = fronts
+        rows.put(places, values)
+        return rows
+
+    def _case_parts(self, case: Case, findings: FindingMap) -> tuple[list[float], dict[int, float]]:
         groups, chronic, denied = set(), 0, 0
         codes = []
         for code, value in findings.items():
@@ -105,7 +123,7 @@ class AcuityEncoder:
             if code in self._place_of_code:
                 codes.append(code)
         asked = denied >= _CHRONIC_ASKED_FROM
-        return self.row(case.age_years, case.sex, _arrived(case), chronic, asked, case.vitals, groups, codes)
+        return self._parts(case.age_years, case.sex, _arrived(case), chronic, asked, case.vitals, groups, codes)
 
     def row(
         self,
@@ -119,6 +137,26 @@ class AcuityEncoder:
         codes: Iterable[str] = (),
     ) -> list[float]:
         """One row, in the order of `names`. `chronic` counts the conditions known; None is unknown elsewhere."""
+        return self._full(*self._parts(age_years, sex, by_ambulance, chronic, is_chronic_asked, vitals, groups, codes))
+
+    def _full(self, front: list[float], after: Mapping[int, float]) -> list[float]:
+        row = front + [0.0] * (len(self.names) - len(front))
+        for place, value in after.items():
+            row[place] = value
+        return row
+
+    def _parts(
+        self,
+        age_years: float | None,
+        sex: Sex,
+        by_ambulance: bool | None,
+        chronic: int,
+        is_chronic_asked: bool,
+        vitals: Vitals,
+        groups: Iterable[str],
+        codes: Iterable[str],
+    ) -> tuple[list[float], dict[int, float]]:
+        """The columns of patient and vitals, and what is not 0 after them by its place."""
         age = _UNKNOWN_AGE_YEARS if age_years is None else age_years
         decades, is_child, ambulance = age / 10, age < _ADULT_YEARS, float(by_ambulance is True)
         deviations, unmeasured = _deviations(vitals, age)
@@ -128,7 +166,7 @@ class AcuityEncoder:
         strain = sum(ramps) + _STRAIN_NOT_ALERT * (level > 0) + _STRAIN_ON_OXYGEN * (vitals.on_oxygen is True)
         logs = [math.log1p(value) for value in deviations]
         nothing = [0.0] * len(logs)
-        row = [
+        front = [
             age, *(max(0.0, age - years) for years in AGE_HINGES_YEARS), float(is_child), float(age_years is None),
             float(sex == "female"), float(sex == "unknown"), ambulance, float(by_ambulance is None), ambulance * decades,
             float(chronic), float(is_chronic_asked), chronic * decades, chronic * ambulance, float(chronic > 0),
@@ -139,15 +177,14 @@ class AcuityEncoder:
             min(strain, 1.0), min(max(strain - 1.0, 0.0), 2.0), min(max(strain - 3.0, 0.0), 3.0), strain * decades, strain * chronic,
             strain * ambulance, float(level > 0), float(level), float(vitals.on_oxygen is True),
         ]  # fmt: skip
-        row += [0.0] * (len(self.names) - len(row))
+        after: dict[int, float] = {}
         if level and NOT_ALERT_GROUP in self._place_of_group:
             groups = {*groups, NOT_ALERT_GROUP}
         for group in groups:
-            place = self._place_of_group[group]
-            row[place : place + len(_GROUP_TERMS)] = (1.0, decades, float(chronic), ambulance, strain)
+            after.update(enumerate((1.0, decades, float(chronic), ambulance, strain), start=self._place_of_group[group]))
         for code in codes:
-            row[self._place_of_code[code]] = 1.0
-        return row
+            after[self._place_of_code[code]] = 1.0
+        return front, after
 
 
 class AcuityModel:
@@ -189,8 +226,7 @@ class AcuityModel:
         """Both probabilities of each case with its merged findings. Raises BundleError when the model fails."""
         if not cases:
             return []
-        rows = np.array([self.encoder.case_row(case, findings) for case, findings in cases], dtype=np.float32)
-        critical, emergency = self.score(rows)
+        critical, emergency = self.score(self.encoder.case_rows(cases))
         return list(zip(critical.tolist(), emergency.tolist(), strict=True))
 
 

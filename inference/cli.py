@@ -20,6 +20,7 @@ from typing import IO
 from rich.console import Console
 from rich.progress import Progress
 
+from inference.ask_command import add_ask
 from inference.assessment import Assessment
 from inference.bundle import load_bundle
 from inference.case import Case, CaseReading
@@ -51,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NabzError as error:
         print(f"nabz: {error}", file=sys.stderr)
         return FAILED
+    except ModuleNotFoundError as error:
+        print(f"nabz: {error.name} is not installed: this command needs the service extra, pip install 'nabz[service]'", file=sys.stderr)
+        return FAILED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
@@ -72,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     _add_rank(commands)
     _add_assess(commands)
     _add_verify(commands)
+    add_ask(commands)
     add_service_commands(commands)
     add_simulate(commands)
     return top

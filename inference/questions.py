@@ -23,7 +23,10 @@ from inference.rules import UnknownVital
 from inference.symptoms import SymptomModel
 
 # Weighted bits below which an answer changes next to nothing.
-LEAST_INFORMATION = 0.02
+LEAST_INFORMATION = 0.05
+# Known findings from which on only signs and vitals are asked for: what so many answers did not settle, a person must. Most
+# synthetic patients need about three questions; one who denies everything would be asked a hundred.
+MOST_FINDINGS = 20
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 _YES_NO = {PRESENT: ("yes", "ہاں"), ABSENT: ("no", "نہیں")}
@@ -86,7 +89,7 @@ def best_questions(asked: Asked, provenance: Provenance, count: int = 3) -> Ques
 
     First what could raise the level by the rules, the most urgent level first and then the likelier sign; then findings by
     expected information. Once the prediction set is small (the policy's `largest_set_that_raises`), only what could
-    raise the level is asked. Without a symptom model, or when it fails, only measurements are asked for.
+    raise the level is asked, and with `MOST_FINDINGS` known only what could by the rules. Without a symptom model, or when it fails, only measurements are asked for.
     """
     view = _outlook(asked)
     open_vitals = _open_vitals(asked, view)
@@ -177,7 +180,7 @@ def _in_order(asked: Asked, view: Outlook, vitals: list[_Vital]) -> list[Prospec
     ruled: list[tuple[int, float, Prospect | _Vital]] = [(one.rule.level, -one.chance_of_sign, one) for one in signs if one.rule]
     ruled += [(vital.could_reach_level, -vital.chance, vital) for vital in vitals]
     ruled.sort(key=lambda entry: entry[:2])
-    others = [one for one in view.prospects.values() if not one.rule]
+    others = [one for one in view.prospects.values() if not one.rule] if len(asked.read.findings) < MOST_FINDINGS else []
     if _is_small(asked, view):
         others = [one for one in others if one.could_reach(asked.level)]
     told = [one for one in others if one.information >= LEAST_INFORMATION]
@@ -256,6 +259,12 @@ def _why_stop(asked: Asked, view: Outlook) -> tuple[str, str]:
         return (
             f"No likely answer could raise the level any more, and the 90 % set is small ({conditions}).",
             f"اب کوئی متوقع جواب درجہ نہیں بڑھا سکتا، اور ممکنہ بیماریوں کی فہرست مختصر ہے ({size})۔",
+        )
+    known = len(asked.read.findings)
+    if known >= MOST_FINDINGS:
+        return (
+            f"{known} findings are known and the 90 % set still has {conditions}: a person must look, more questions will not settle it.",
+            f"{known} علامات معلوم ہیں اور پھر بھی {size} بیماریاں ممکن ہیں: کسی فرد کا دیکھنا ضروری ہے، مزید سوال فیصلہ نہیں کریں گے۔",
         )
     return (
         f"No likely answer could raise the level any more, and none would tell much more about the {conditions} of the 90 % set.",

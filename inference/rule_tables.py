@@ -19,6 +19,7 @@ from inference.case import ABSENT, Vitals
 from inference.errors import PolicyError
 
 _UNKNOWN = "unknown"
+_MOST_URGENT = 1
 _DAYS_PER_YEAR = 365.25
 _MONTHS_PER_YEAR = 12
 _TABLE_NAMES = {"red": "IITT red", "yellow": "IITT yellow", "vital": "IITT high-risk vital"}
@@ -156,9 +157,13 @@ class _SignTable:
 
     def reach(self, vital: str, level: int, findings: Findings, facts: Facts) -> int:
         """The level, or the more urgent one that the signs give when `vital` takes its worst values."""
+        signs = self._by_vital[vital]  # the most urgent first
+        if not signs or signs[0].level >= level:
+            return level
+        trial = dict(facts)
         for worst in _WORST_VALUES[vital]:
-            trial = {**facts, vital: worst}
-            for sign in self._by_vital[vital]:
+            trial[vital] = worst
+            for sign in signs:
                 if sign.level >= level:
                     break
                 if sign.holds(findings, trial):
@@ -344,7 +349,7 @@ class _News2Table:
 
     def reach(self, vital: str, level: int, facts: Facts, *, scale_2: bool) -> int:
         """The level, or the more urgent one that the score gives when `vital` takes its worst value."""
-        if vital not in self._most:
+        if vital not in self._most or level == _MOST_URGENT:
             return level
         bounds = self._bounds({**facts, "on_oxygen": True} if vital == "on_oxygen" else facts, scale_2)
         bounds[vital] = (self._most[vital], self._most[vital])

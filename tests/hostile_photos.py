@@ -182,8 +182,8 @@ def disguises() -> Iterator[tuple[str, bytes]]:
     for kind, content in others.items():
         yield f"{kind} called jpg", content
     for magic in (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF\x40\0\0\0WEBP", b"RIFF\xff\xff\xff\xffWEBPVP8 \xff\xff\xff\xff"):
-        yield f"{magic[:4]!r} before noise", magic + random.Random(1).randbytes(2_000)
-        yield f"{magic[:4]!r} before zeros", magic + bytes(2_000)
+        yield f"{magic!r} before noise", magic + random.Random(1).randbytes(2_000)
+        yield f"{magic!r} before zeros", magic + bytes(2_000)
 
 
 def polyglots() -> Iterator[tuple[str, bytes]]:

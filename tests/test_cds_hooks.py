@@ -83,9 +83,10 @@ def test_patient_view_answers_with_one_card_of_the_vitals(client, backend):
     assert backend.feedback == []
 
 
-def test_chart_without_vitals_gives_no_card(client, backend):
+def test_chart_without_recent_vitals_gives_no_card(client, backend):
     weight = fx.observation("29463-7", 70, "kg")
-    for prefetch in (chart(), chart(weight), {**chart(), "observations": None}):
+    old = fx.observation("8867-4", 150, "/min", effectiveDateTime="2026-11-20T08:00:00Z")
+    for prefetch in (chart(), chart(weight), chart(old), {**chart(), "observations": None}):
         assert client.post("/cds-services/nabz-patient-view", json=call("patient-view", prefetch)).json() == {"cards": []}
     assert backend.cases == []
 

@@ -3,6 +3,8 @@
 import functools
 import importlib
 import json
+import subprocess
+import sys
 
 import fhir_examples as fx
 import fhir_fakes as fakes
@@ -137,7 +139,7 @@ def test_resources_that_are_not_read_are_named_for_review(client, store):
 
 def test_reference_to_nothing_in_the_bundle_is_refused_and_nothing_is_stored(client, store):
     stray = fx.observation("8867-4", 80, "/min", subject={"reference": "urn:uuid:00000000-0000-4000-8000-0000000000ff"})
-    said = refusal(client.post("/fhir", json=fx.transaction(stray)), 404)
+    said = refusal(client.post("/fhir", json=fx.transaction(stray)), 422)
     assert said == "a reference by urn names no entry of this Bundle: send what it points at with it"
     assert store.resources == {} and store.views == {}
 
@@ -146,6 +148,13 @@ def test_unknown_patient_loses_no_referral(client, store):
     entries = sent(client, fx.bundle(fx.entry(fx.request("Patient/nobody"))))
     assert entries[-1]["resource"]["statusReason"]["text"] == "the ServiceRequest's patient cannot be found: age and sex are unknown"
     assert len(store.views) == 1
+
+
+def test_contained_resources_are_named_for_review(client, store):
+    inside = fx.observation("8867-4", 200, "/min", subject=None, id="inside")
+    sent(client, fx.transaction(fx.answers(), contained=[inside]))
+    why = next(iter(store.views.values()))[1].assessment.review.why
+    assert why == ("a ServiceRequest contains other resources: they are not read, send them as entries of their own",)
 
 
 def test_conditional_reference_finds_the_patient(client, store):
@@ -197,7 +206,7 @@ def test_older_measurement_changes_nothing(client, store):
 def test_observation_based_on_a_foreign_request_is_refused_as_missing(client, store):
     referral = id_in(sent(client)[1])
     late = fx.observation("8867-4", 60, "/min", subject=None, basedOn=[{"reference": f"ServiceRequest/{referral}"}])
-    said = refusal(client.post("/fhir/Observation", json=late, headers={"authorization": "b"}), 404)
+    said = refusal(client.post("/fhir/Observation", json=late, headers={"authorization": "b"}), 422)
     assert said == "the ServiceRequest that it is based on does not exist"
 
 
@@ -296,7 +305,7 @@ def test_batch_goes_on_past_what_is_wrong(client, store):
     good, bad = fx.entry(fx.request("Patient/x")), fx.entry(fx.patient(gender="bogus"))
     stray = fx.entry(fx.observation("8867-4", 1, "/min", basedOn=[{"reference": "ServiceRequest/none"}], subject=None))
     answers = sent(client, fx.bundle(bad, good, stray, kind="batch"))
-    assert [one["response"]["status"] for one in answers] == ["400", "201 Created", "404", "201 Created", "201 Created"]
+    assert [one["response"]["status"] for one in answers] == ["400", "201 Created", "422", "201 Created", "201 Created"]
     assert answers[0]["response"]["outcome"]["issue"][0]["expression"] == ["Bundle.entry[0].resource.gender"]
     assert len(store.views) == 1
 
@@ -380,3 +389,12 @@ def test_capability_statement_is_true(client):
     assert {one["code"] for one in found["rest"][0]["interaction"]} == {"transaction", "batch"}
     assert sender(json=fx.bundle(kind="batch")).json()["type"] == "batch-response"
     assert "only transaction and batch" in refusal(sender(json=fx.bundle(kind="collection")), 422)
+
+
+def test_library_is_loaded_when_it_is_first_needed_and_not_before():
+    """It takes half a second, and the service must start fast."""
+    script = (
+        "import sys, inference.service.fhir_api, inference.service.cds_hooks as hooks; from inference.service import fhir_validation as checks\n"
+        "assert not any(name.startswith('fhir.') for name in sys.modules); checks.load_library(); assert 'fhir.resources.R4B.media' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -143,6 +143,16 @@ def test_a_photo_outside_the_folder_is_a_failure(tmp_path: Path) -> None:
     assert answer.reason.startswith("a.png: the photo lies outside the photo folder")
 
 
+def test_photos_may_come_as_content_by_path(tmp_path: Path) -> None:
+    """The same score as from a folder; a path that the mapping lacks is a failure, even where a file has that name."""
+    save_skin(tmp_path / "a.png", 200)
+    content = {"a.png": (tmp_path / "a.png").read_bytes()}
+    here, there = (lesion_model().score([LesionRequest(Photo(path="a.png"), photos)])[0] for photos in (tmp_path, content))
+    assert here == there
+    (answer,) = lesion_model().score([LesionRequest(Photo(path=str(tmp_path / "a.png")), content)])
+    assert answer == LesionFailure("a.png: there is no such photo in the photo folder; send it again")
+
+
 def test_no_photos_no_answers() -> None:
     """An empty batch is an empty list."""
     assert lesion_model().score([]) == []

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from inference.case import Photo
 from inference.errors import BundleError, PhotoError
@@ -23,11 +23,15 @@ from inference.photo import (
     clinical_features,
     encode_clinical,
     normalise,
+    open_case_photo,
     open_photo,
+    open_photo_bytes,
     photo_path,
     photo_pixels,
     read_site,
+    shown_name,
 )
+from inference.photo_file import PARTS_LIMIT, bare_file, exif_orientation
 from inference.photo_quality import judge_quality
 
 RECIPE = PhotoRecipe(size=8, geometry="squash", mean=(127.0, 127.0, 127.0), std=(128.0, 128.0, 128.0))
@@ -179,6 +183,123 @@ def test_a_path_out_of_the_photo_folder_is_refused(path: str) -> None:
         photo_path(Path("photos"), path)
     expected = "a.jpg: the photo lies outside the photo folder; put it there and name it from there"
     assert str(caught.value) == expected
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    """The image as a file's content."""
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_our_reading_of_the_orientation_is_pillow_s(kind: str, orientation: int) -> None:
+    """The file without metadata, turned by our reading, gives the pixels that Pillow gives for the whole file."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    content = encoded(skin(48, 32), kind, exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB")
+    assert (np.asarray(open_photo_bytes("a", content).image) == np.asarray(expected)).all()
+
+
+def test_xmp_says_the_orientation_where_exif_does_not() -> None:
+    """Some editors write it there alone."""
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="8"/></x:xmpmeta>'
+    for kind in ("JPEG", "WEBP"):
+        assert open_photo_bytes("a", encoded(skin(48, 32), kind, xmp=xmp)).image.size == (32, 48)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": 0}, {"keep_rgb": True}, {"restart_marker_blocks": 3}, {"comment": b"x" * 9}]
+)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_dropping_metadata_leaves_the_pixels_as_they_are(mode: str, options: dict[str, object]) -> None:
+    """Colour space, sampling, scans and restarts all come from the parts that stay."""
+    content = encoded(skin(61, 83).convert(mode), "JPEG", **(options if mode == "RGB" else {}))
+    expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    assert (np.asarray(open_photo_bytes("a", content).image) == expected).all()
+
+
+def test_a_bare_file_has_no_metadata_and_nothing_behind_its_end() -> None:
+    """Whatever a decoder could stumble over has gone before it looks."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    for kind in ("JPEG", "PNG", "WEBP"):
+        content = encoded(skin(48, 32), kind, exif=exif, icc_profile=b"ICC of the ward", xmp=b"<xmp/>") + b"PK behind the end"
+        bare = bare_file(content)
+        assert bare.orientation == 6
+        assert not any(trace in bare.content for trace in (b"Exif", b"EXIF", b"eXIf", b"ICC", b"<xmp/>", b"behind"))
+
+
+def test_a_photo_has_no_more_parts_than_photos_have() -> None:
+    """Millions of comments took minutes and gigabytes to read; now they are counted first."""
+    comment = b"\xff\xfe\x00\x02"
+    content = encoded(skin(16, 16), "JPEG")
+    assert open_photo_bytes("a", content[:2] + comment * (PARTS_LIMIT - 100) + content[2:]).image.size == (16, 16)
+    with pytest.raises(PhotoError, match=r"^a: the photo is broken or was cut short"):
+        open_photo_bytes("a", content[:2] + comment * PARTS_LIMIT + content[2:])
+
+
+@given(st.binary(max_size=80))
+def test_no_exif_raises_anything(exif: bytes) -> None:
+    """Whatever it holds, there is an orientation."""
+    assert exif_orientation(b"II*\0\x08\0\0\0" + exif) in range(1, 9)
+    assert exif_orientation(exif) in range(1, 9)
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".jpg", "a\0b.jpg", "\ud800.jpg"])
+def test_a_name_that_no_disk_takes_is_a_photo_error(tmp_path: Path, name: str) -> None:
+    """A case with such a name loses its photo, and not the queue its ranking."""
+    with pytest.raises(PhotoError, match=r"the photo cannot be read|there is no such photo"):
+        open_photo(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("a/b.jpg", "b.jpg"),
+        ("C:\\Users\\ayesha\\b.jpg", "b.jpg"),
+        ("a\u202egpj.exe", "agpj.exe"),
+        ("a\r\nb\x1b[2J", "ab[2J"),
+        ("تصویر.jpg", "تصویر.jpg"),
+        ("", "photo"),
+        ("x/", "x"),
+        ("a" * 500, "a" * 99 + "…"),
+    ],
+)
+def test_a_name_is_shown_as_one_short_line(path: str, shown: str) -> None:
+    """No folder, no control characters, nothing that turns the text around it."""
+    assert shown_name(path) == shown
+
+
+def test_photos_come_from_a_folder_or_from_a_mapping(tmp_path: Path) -> None:
+    """Both give the same pixels, and a name that is not there is told alike; a mapping never reads a file."""
+    content = encoded(skin(48, 32), "PNG")
+    (tmp_path / "a.png").write_bytes(content)
+    first = open_case_photo(tmp_path, "a.png").image
+    second = open_case_photo({"a.png": content}, "a.png").image
+    assert (np.asarray(first) == np.asarray(second)).all()
+    for photos in (tmp_path, {}):
+        with pytest.raises(PhotoError) as caught:
+            open_case_photo(photos, "b.png")
+        assert str(caught.value) == "b.png: there is no such photo in the photo folder; send it again"
+    with pytest.raises(PhotoError, match="there is no such photo"):
+        open_case_photo({}, str(tmp_path / "a.png"))
+
+
+def test_a_photo_that_would_fill_the_memory_is_refused_by_its_header() -> None:
+    """A PNG and a progressive JPEG are held whole; an ordinary JPEG of the same size is decoded at half of it."""
+    png = encoded(Image.new("1", (6000, 4200)), "PNG")
+    with pytest.raises(PhotoError) as caught:
+        open_photo_bytes("a.png", png)
+    assert str(caught.value) == (
+        "a.png: a PNG file of 6000 x 4200 pixels takes too much memory or time; send it as an ordinary JPEG or at a lower resolution"
+    )
+    grey = Image.new("L", (6000, 4200))
+    with pytest.raises(PhotoError, match="a JPEG file of 6000 x 4200 pixels takes too much"):
+        open_photo_bytes("a.jpg", encoded(grey, "JPEG", progressive=True))
+    assert open_photo_bytes("a.jpg", encoded(grey, "JPEG")).image.size == (3000, 2100)
 
 
 def test_squash_keeps_everything_and_centre_crop_keeps_the_middle() -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 from inference.bundle import Bundle, load_bundle
 from inference.case import Photo
 from inference.lesions import LesionModel, LesionRequest
+from training.bench_queue import service_rows
 from training.catalogue import CATALOGUE
 from training.render import render_lesion
 from training.synthetic import write_synthetic
@@ -34,7 +35,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        rows = [*_cases(Path(folder), args.models), *_photos(Path(folder), args.models, args.threads)]
+        rows = [
+            *_cases(Path(folder), args.models),
+            *_photos(Path(folder), args.models, args.threads),
+            *service_rows(args.models),
+        ]
     for name, value in rows:
         sys.stdout.write(f"{name:<78} {value}\n")
 

@@ -7,7 +7,7 @@ Specification: https://cds-hooks.hl7.org/2.0/.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import orjson
@@ -27,12 +27,14 @@ from inference.service.fhir_json import parse_json
 from inference.service.fhir_problem import FhirError
 from inference.service.fhir_references import target_of
 from inference.service.fhir_validation import read_resource
+from inference.service.fhir_vitals import moment_of
 from inference.service.problems import problem as problem_response
 
 PREFIX: Final = "/cds-services"
 _MOST_CARDS = 10
 _MOST_OBSERVATIONS = 200
 _TEXT = 200
+_RECENT = timedelta(hours=24)  # an older vital sign says how the patient was
 
 
 class Service(NamedTuple):
@@ -182,7 +184,7 @@ def _read_call(service: Service, body: bytes, now: datetime) -> list[tuple[Mappi
         return f"send {' and '.join(missing or ['patient'])} in prefetch: nothing is fetched from here"
     try:
         patient = read_resource(prefetch["patient"], "prefetch.patient", "Patient")
-        observations = _observations(prefetch["observations"])
+        observations = _observations(prefetch["observations"], now)
         drafts = _drafts(context, patient.get("id")) if service.hook == "order-select" else []
     except FhirError as error:
         raise UnprocessableError(str(error)) from error
@@ -193,8 +195,8 @@ def _read_call(service: Service, body: bytes, now: datetime) -> list[tuple[Mappi
     return [(None, case)] if read_additions(observations, [], now).case else []
 
 
-def _observations(sent: Any) -> list[dict[str, Any]]:
-    """The Observations of a searchset; an absent one (null) is none. One that cannot be read is passed over, not guessed."""
+def _observations(sent: Any, now: datetime) -> list[dict[str, Any]]:
+    """The Observations of the last day in a searchset; an absent one (null) is none. One that cannot be read is passed over."""
     entries = sent.get("entry") if isinstance(sent, dict) else None
     resources = [one.get("resource") for one in entries if isinstance(one, dict)] if isinstance(entries, list) else []
     found = []
@@ -205,7 +207,7 @@ def _observations(sent: Any) -> list[dict[str, Any]]:
             except FhirError:
                 # The chart is the client's: a resource of it that breaks FHIR's rules is as unknown as one that was not sent.
                 continue
-    return found
+    return [one for one in found if (at := moment_of(one)) is not None and at > now - _RECENT]
 
 
 def _drafts(context: Mapping[str, Any], patient_id: str | None) -> list[dict[str, Any]]:

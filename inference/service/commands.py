@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inference.errors import PolicyError
-
 if TYPE_CHECKING:
     from inference.service.settings import Settings
 
@@ -28,42 +26,28 @@ def add_service_commands(commands: argparse._SubParsersAction[argparse.ArgumentP
     serve.add_argument("--port", type=int, metavar="PORT", help="port to listen on (default: NABZ_PORT, or 8000)")
     serve.add_argument("--demo", action="store_true", help="issue tokens at /dev/token and load the sample referrals into an empty queue")
     serve.add_argument("--settings", action="store_true", help="list the settings and end")
-    serve.set_defaults(run=_guarded(_serve))
+    serve.set_defaults(run=_serve)
     audit = _command(commands, "audit", "Prove that the audit trail is whole, or name its first bad row.", "nabz audit verify")
     audit.add_argument("what", choices=("verify",))
-    audit.set_defaults(run=_guarded(_audit))
+    audit.set_defaults(run=_audit)
     backup = _command(commands, "backup", "Copy database and sealed photos while the service runs.", "nabz backup /media/usb/2026-11-22")
     backup.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
-    backup.set_defaults(run=_guarded(_backup))
+    backup.set_defaults(run=_backup)
     restore = _command(commands, "restore", "Put a backup in place; nothing is overwritten.", "nabz restore /media/usb/2026-11-22")
     restore.add_argument("folder", type=Path, metavar="DIR", help="the backup's folder")
-    restore.set_defaults(run=_guarded(_restore))
+    restore.set_defaults(run=_restore)
     keys = _command(
         commands, "keys", "rotate: encrypt everything again with a new key. forget: drop the keys that nothing needs any more.",
         "nabz keys rotate, restart the service, nabz keys rotate, nabz keys forget",
     )  # fmt: skip
     keys.add_argument("what", choices=("rotate", "forget"))
-    keys.set_defaults(run=_guarded(_keys))
+    keys.set_defaults(run=_keys)
 
 
 def _command(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, example: str) -> argparse.ArgumentParser:
     return commands.add_parser(
         name, help=text, description=text, epilog=f"example: {example}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-
-
-def _guarded(run: Any) -> Any:
-    """The command, with a missing extra said in words."""
-
-    def guarded(args: argparse.Namespace) -> int:
-        try:
-            return int(run(args))
-        except ModuleNotFoundError as error:
-            raise PolicyError(
-                f"{error.name} is not installed: this command needs the service extra, `pip install 'nabz[service]'`"
-            ) from error
-
-    return guarded
 
 
 def _settings(**given: Any) -> Settings:

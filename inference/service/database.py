@@ -23,7 +23,6 @@ from inference.errors import OverloadedError, PolicyError, ServiceError, Storage
 from inference.service.audit import AuditEntry, append, lock_head
 from inference.service.tables import events
 
-LARGEST_GROUP = 64
 _WAIT_FOR_LOCK_SECONDS = 5
 _ATTEMPTS = 3  # of a transaction that PostgreSQL broke off for another's sake
 _BROKEN_OFF = ("40001", "40P01", "23505")  # serialization failure, deadlock, a key that another process stored first
@@ -134,12 +133,16 @@ def _flush(connection: Connection, units: Sequence[Unit], audit_key: bytes) -> N
 class Database:
     """The thread, and the queue before it."""
 
-    def __init__(self, url: str, audit_key: bytes, *, queue_limit: int = 1024, answer_seconds: float = 8.0) -> None:
-        """`queue_limit`: most jobs that wait; `answer_seconds`: how long a caller waits before it hears that storing failed."""
+    def __init__(
+        self, url: str, audit_key: bytes, *, queue_limit: int = 1024, answer_seconds: float = 8.0, largest_group: int = 64
+    ) -> None:
+        """`queue_limit`: most jobs that wait; `answer_seconds`: how long a caller waits before it hears that storing failed;
+        `largest_group`: most jobs that share a transaction."""
         self.engine = make_engine(url)
         self.audit_key = audit_key
         self.group_sizes: list[int] = []
         self._answer_seconds = answer_seconds
+        self._largest_group = largest_group
         self._jobs: queue.Queue[_Job[Any] | None] = queue.Queue(queue_limit)
         self._listeners: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._work, name="nabz-database", daemon=True)
@@ -216,7 +219,7 @@ class Database:
         if first is None:
             return None
         group = [first]
-        while len(group) < LARGEST_GROUP:
+        while len(group) < self._largest_group:
             try:
                 job = self._jobs.get_nowait()
             except queue.Empty:

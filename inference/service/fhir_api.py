@@ -18,7 +18,7 @@ from starlette.responses import Response
 from inference.errors import ConflictError, NabzError
 from inference.service.access import require
 from inference.service.callers import Who
-from inference.service.fhir_capability import RESOURCES, Support, capability_statement
+from inference.service.fhir_capability import RESOURCES, Support, capability_statement, not_routed
 from inference.service.fhir_http import (
     BODY,
     FhirRoute,
@@ -66,11 +66,10 @@ def fhir_router(store: FhirStore, caller: Caller, version: str, *, clock: Callab
     add("/", bundle, methods=["POST"], include_in_schema=False)
     for support in RESOURCES:
         _add_type(router, fhir, caller, support)
-    allowed = {support.kind: support for support in RESOURCES}
 
     async def elsewhere(request: Request, rest: str = "") -> Response:
         parts = [part for part in rest.split("/") if part]
-        return _not_routed(request.method, parts, allowed)
+        return not_routed(request.method, parts)
 
     add("", elsewhere, methods=_METHODS, include_in_schema=False)
     add("/{rest:path}", elsewhere, methods=_METHODS, include_in_schema=False)
@@ -242,23 +241,6 @@ def _refused_entry(error: NabzError) -> dict[str, Any]:
 
 def _status_line(status: int) -> str:
     return f"{status} {_REASONS.get(status, '')}".strip()
-
-
-def _not_routed(method: str, parts: list[str], allowed: Mapping[str, Support]) -> Response:
-    """Why nothing else took the request: an address that is not here, or a method that it does not take."""
-    support = allowed.get(parts[0]) if parts else None
-    if not parts:
-        methods = ["POST"]
-    elif parts == ["metadata"] or (support is not None and len(parts) in (2, 4)):
-        methods = ["GET"]
-    elif support is not None and len(parts) == 1:
-        methods = ["POST"] * support.is_created + ["GET"] * bool(support.search)
-    else:
-        return outcome(404, [Issue("error", "not-found", "there is nothing at this address: GET /fhir/metadata lists what is supported")])
-    if method in methods:  # such as GET /fhir/Task/x/history
-        return outcome(404, [Issue("error", "not-found", "there is nothing at this address")])
-    said = f"this address takes {' and '.join(methods)} alone: nothing is changed or deleted here"
-    return outcome(405, [Issue("error", "not-supported", said)], {"Allow": ", ".join(methods)})
 
 
 def _base(request: Request) -> str:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, Literal, NamedTuple
 
+from starlette.responses import Response
+
 from inference.assessment import NOTICE
-from inference.service.fhir_http import MEDIA_TYPE
+from inference.service.fhir_http import MEDIA_TYPE, outcome
+from inference.service.fhir_problem import Issue
 from inference.service.fhir_validation import CREATED_TYPES, MOST_ENTRIES
 
 FHIR_VERSION: Final = "4.0.1"
@@ -108,3 +111,20 @@ def _resource(one: Support) -> dict[str, Any]:
     if one.search:
         resource["searchParam"] = [{"name": param.name, "type": param.type, "documentation": param.says} for param in one.search]
     return resource
+
+
+def not_routed(method: str, parts: list[str]) -> Response:
+    """Why nothing else took the request: an address that is not here, or a method that it does not take."""
+    support = next((one for one in RESOURCES if parts and one.kind == parts[0]), None)
+    if not parts:
+        methods = ["POST"]
+    elif parts == ["metadata"] or (support is not None and len(parts) in (2, 4)):
+        methods = ["GET"]
+    elif support is not None and len(parts) == 1:
+        methods = ["POST"] * support.is_created + ["GET"] * bool(support.search)
+    else:
+        return outcome(404, [Issue("error", "not-found", "there is nothing at this address: GET /fhir/metadata lists what is supported")])
+    if method in methods:  # such as GET /fhir/Task/x/history
+        return outcome(404, [Issue("error", "not-found", "there is nothing at this address")])
+    said = f"this address takes {' and '.join(methods)} alone: nothing is changed or deleted here"
+    return outcome(405, [Issue("error", "not-supported", said)], {"Allow": ", ".join(methods)})

@@ -18,9 +18,10 @@ from inference.service.problems import Problem
 
 MEDIA_TYPE: Final = "application/fhir+json"
 _JSON: Final = frozenset({MEDIA_TYPE, "application/json", "text/json", "json", "application/*", "*/*"})
-# https://hl7.org/fhir/R4/http.html: 400 for what breaks FHIR's own rules, 422 for what breaks this server's.
+# https://hl7.org/fhir/R4/http.html: 400 for what breaks FHIR's own rules, 422 for what breaks this server's. What is not found
+# here is what something sent refers to; reading what is not there is a 404 of its own.
 STATUS: Final[Mapping[str, int]] = {
-    "not-found": 404,
+    "not-found": 422,
     "conflict": 409,
     "multiple-matches": 412,
     "too-costly": 413,

@@ -22,7 +22,7 @@ State = Literal["waiting", "claimed", "completed"]
 
 @dataclass(frozen=True, slots=True)
 class NewResource:
-    """A resource to keep as it was sent, without photos. `condition`: it is to be created only where nothing has that identifier."""
+    """A resource to keep as it was sent, without photos. An identifier that names no system has "" for it. `condition`: it is to be created only where nothing has that identifier."""
 
     kind: str
     id: str

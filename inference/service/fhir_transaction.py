@@ -51,7 +51,11 @@ async def plan_write(store: FhirStore, who: Who, entries: Sequence[Entry], now: 
     """Everything that carrying out these entries stores. Raises FhirError when they cannot be carried out."""
     slots = await _resolve(store, who, await _identified(store, who, entries))
     unread = sorted({slot.entry.kind for slot in slots if slot.resource is None} - ADMINISTRATIVE)
-    reasons = tuple(f"a resource of type {kind} was sent: it is not read here" for kind in unread)
+    holding = sorted({slot.entry.kind for slot in slots if slot.resource and slot.resource.get("contained")})
+    reasons = (
+        *(f"a resource of type {kind} was sent: it is not read here" for kind in unread),
+        *(f"a {kind} contains other resources: they are not read, send them as entries of their own" for kind in holding),
+    )
     requests = {slot.id: slot for slot in slots if slot.entry.kind == "ServiceRequest"}
     parts = _parts(slots, requests)
     referrals, additions = [], []
@@ -189,6 +193,6 @@ def _kept(slot: Slot, referral_id: str | None) -> NewResource:
     resource = slot.resource or {}
     listed = resource.get("identifier") or []
     identifiers = tuple(
-        Identified(one.get("system"), one["value"]) for one in (listed if isinstance(listed, list) else [listed]) if one.get("value")
+        Identified(one.get("system", ""), one["value"]) for one in (listed if isinstance(listed, list) else [listed]) if one.get("value")
     )
     return NewResource(slot.entry.kind, slot.id, resource, identifiers, slot.entry.if_none_exist, referral_id)
