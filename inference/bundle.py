@@ -10,8 +10,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +29,11 @@ TRUSTED_KEYS_FOLDER = "trusted_keys"
 MODEL_BYTES_LIMIT = 64 * 1024 * 1024
 CONTRACT_BYTES_LIMIT = 16 * 1024 * 1024
 KEY_ID_LIMIT = 64
+NODES_LIMIT = 10_000
+# Values that a graph holds for one case, inputs and constants included; the shipped models need 9 million at most.
+ELEMENTS_LIMIT = 64 * 1024 * 1024
+# What all models of a process may allocate together while they score; a large batch of the shipped ones needs a quarter.
+MEMORY_BYTES_LIMIT = 1024**3
 
 # Operators that the exporters of training/ produce; none can loop, branch, read files or call out.
 _ALLOWED_OPERATORS = frozenset(
@@ -114,7 +121,8 @@ class Bundle:
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Score one batch: arrays by input name, shaped as the contract says; arrays by output name come back.
 
-        Raises BundleError when an input is missing or the model fails.
+        Raises BundleError when an input is missing, when the model fails, and when it answers with other shapes than
+        the contract promises or with what is no number.
         """
         wanted = {spec.name: _DTYPES[spec.dtype] for spec in self.contract.inputs}
         if missing := sorted(wanted.keys() - feeds.keys()):
@@ -125,7 +133,25 @@ class Bundle:
             values = self._session.run(names, arrays)
         except Exception as error:  # onnxruntime raises its own unrelated classes; all mean "this model failed"
             raise BundleError(f"{self.contract.task} {self.contract.version}: the model failed on this batch") from error
-        return dict(zip(names, values, strict=True))
+        outputs = dict(zip(names, values, strict=True))
+        self._check_outputs(arrays, outputs)
+        return outputs
+
+    def _check_outputs(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> None:
+        model = f"{self.contract.task} {self.contract.version}"
+        free = {
+            name: size
+            for spec in self.contract.inputs
+            for name, size in zip(spec.shape, inputs[spec.name].shape, strict=False)
+            if isinstance(name, str)
+        }
+        for spec in self.contract.outputs:
+            promised = tuple(free.get(size, -1) if isinstance(size, str) else size for size in spec.shape)
+            found = np.shape(outputs[spec.name])
+            if len(found) != len(promised) or any(size not in (-1, got) for size, got in zip(promised, found, strict=True)):
+                raise BundleError(f"{model}: the model gave {spec.name} in shape {found}, not {promised} as the contract promises")
+            if not np.isfinite(outputs[spec.name]).all():
+                raise BundleError(f"{model}: the model gave {spec.name} with values that are no finite numbers")
 
 
 def load_bundle(folder: Path, *, threads: int = 1, trusted_keys: Path | None = None) -> Bundle:
@@ -186,7 +212,7 @@ def read_signed_files(folder: Path, trusted_keys: Path) -> dict[str, bytes]:
 
 
 def check_graph(model: bytes, name: str) -> None:
-    """Refuse a graph that could loop, read files or run custom code. Raises BundleError with the reason."""
+    """Refuse a graph that could loop, read files, run custom code or fill the memory. Raises BundleError with the reason."""
     import onnx
 
     if len(model) > MODEL_BYTES_LIMIT:
@@ -197,6 +223,10 @@ def check_graph(model: bytes, name: str) -> None:
         raise BundleError(f"{name}: model.onnx is not an ONNX model") from error
     if proto.functions:
         raise BundleError(f"{name}: model.onnx defines functions of its own, which are not accepted")
+    if proto.training_info:
+        raise BundleError(f"{name}: model.onnx carries graphs for training, which are not accepted")
+    if len(proto.graph.node) > NODES_LIMIT:
+        raise BundleError(f"{name}: model.onnx has {len(proto.graph.node)} operators; at most {NODES_LIMIT} are accepted")
     sparse = [part for one in proto.graph.sparse_initializer for part in (one.values, one.indices)]
     for tensor in (*proto.graph.initializer, *sparse):
         if _is_external(tensor):
@@ -211,6 +241,21 @@ def check_graph(model: bytes, name: str) -> None:
     }
     if refused:
         raise BundleError(f"{name}: model.onnx uses operators that are not accepted: {', '.join(sorted(refused))}")
+    if (elements := _elements(proto, name)) > ELEMENTS_LIMIT:
+        raise BundleError(f"{name}: model.onnx needs {elements} values for one case; at most {ELEMENTS_LIMIT} are accepted")
+
+
+def _elements(proto: Any, name: str) -> int:
+    """How many values the graph holds for one case, as far as its shapes can be told without running it."""
+    import onnx
+
+    try:
+        graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    except Exception as error:  # onnx's checker raises several unrelated classes
+        raise BundleError(f"{name}: the shapes in model.onnx contradict each other") from error
+    values = [value.type.tensor_type.shape for value in (*graph.input, *graph.output, *graph.value_info)]
+    shapes = [[dim.dim_value for dim in shape.dim] for shape in values] + [list(tensor.dims) for tensor in graph.initializer]
+    return sum(math.prod(max(size, 1) for size in shape) for shape in shapes)
 
 
 def _tensors_of(attribute: Any) -> list[Any]:
@@ -244,15 +289,27 @@ def _contract(folder: Path, content: bytes) -> Contract:
 def _session(model: bytes, threads: int, folder: Path) -> Any:
     import onnxruntime
 
+    _bound_memory()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised
+    options.add_session_config_entry("session.use_env_allocators", "1")
     options.add_session_config_entry("session.load_model_format", "ONNX")  # nothing that check_graph could not see
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        # Folding computes constants before any bound on memory holds, and gains nothing in the shipped models.
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"])
     except Exception as error:  # see Bundle.run
         raise BundleError(f"{folder}: onnxruntime cannot load model.onnx") from error
+
+
+@cache
+def _bound_memory() -> None:
+    """Give onnxruntime one allocator for all models of this process, which refuses more than it may give."""
+    import onnxruntime
+
+    place = onnxruntime.OrtMemoryInfo("Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT)
+    onnxruntime.create_and_register_allocator(place, onnxruntime.OrtArenaCfg({"max_mem": MEMORY_BYTES_LIMIT}))
 
 
 def _check_names(folder: Path, contract: Contract, session: Any) -> None:

@@ -114,11 +114,11 @@ class LesionModel:
             pixels = photo_pixels(opened.image, self._recipe.size, self._recipe.geometry)
             clinical = encode_clinical(request.photo, request.age_years, self._sites, self._words)
             outputs = self._bundle.run({"photo": normalise(pixels[None], self._recipe), "clinical": clinical[None]})
-        except (PhotoError, BundleError) as error:
+        except PhotoError as error:
             return LesionFailure(str(error))
+        except BundleError as error:
+            return LesionFailure(f"{shown_name(request.photo.path)}: {error}")
         row, malignancy = outputs["probabilities"][0], float(outputs["malignancy_probability"][0])
-        if not (np.isfinite(row).all() and np.isfinite(malignancy)):
-            return LesionFailure(f"{shown_name(request.photo.path)}: the model gave no finite probabilities; take the photo again")
         return LesionScore(
             label=self._labels[int(np.argmax(row))],
             probabilities={label: float(value) for label, value in zip(self._labels, row, strict=True)},

@@ -78,4 +78,4 @@ def running_service(folder: Path, database_url: str | None = None, **given: Any)
         ends = time.monotonic() + 60
         while client.get("/health/ready").status_code != 200 and time.monotonic() < ends:
             time.sleep(0.02)
-        yield Service(client, app.app.state.parts, DevIssuer(settings), clock)
+        yield Service(client, app.app.app.state.parts, DevIssuer(settings), clock)

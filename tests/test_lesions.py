@@ -61,8 +61,9 @@ def contract(**changes: Any) -> Contract:
         "created": "2026-11-22T00:00:00+00:00",
         "model_sha256": "0" * 64,
         "inputs": tuple(TensorSpec(name=name, dtype="float32", shape=("n",), meaning=name) for name in ("photo", "clinical")),
-        "outputs": tuple(
-            TensorSpec(name=name, dtype="float32", shape=("n",), meaning=name) for name in ("probabilities", "malignancy_probability")
+        "outputs": (
+            TensorSpec(name="probabilities", dtype="float32", shape=("n", 6), meaning="by label"),
+            TensorSpec(name="malignancy_probability", dtype="float32", shape=("n",), meaning="of a malignant label"),
         ),
         "labels": tuple(Label(name=name, name_en=name) for name in LABELS),
         "intended_use": "tests",
@@ -167,7 +168,7 @@ def test_probabilities_that_are_not_finite_are_a_failure(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(FakeSession, "run", nan_run)
     (answer,) = lesion_model().score([LesionRequest(Photo(path="a.png"), tmp_path)])
-    assert answer == LesionFailure("a.png: the model gave no finite probabilities; take the photo again")
+    assert answer == LesionFailure("a.png: lesions 0.0.1: the model gave probabilities with values that are no finite numbers")
 
 
 def test_a_bundle_of_other_clinical_features_is_refused() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -96,6 +96,11 @@ def _stored_json(stored: Stored, parts: Parts) -> bytes:
     return orjson.dumps(describe(stored.row, parts.policy, parts.clock()))[:-1] + b',"assessment":' + stored.assessment + b"}"
 
 
+def _replayed(stored: Iterable[Stored]) -> dict[str, str]:
+    """The header that marks an answer which was given before."""
+    return {"Idempotency-Replayed": "true"} if any(one.is_replay for one in stored) else {}
+
+
 @router.post(
     "/referrals",
     status_code=201,
@@ -109,9 +114,7 @@ async def create_referral(request: Request) -> Response:
     require(who, "referral.create")
     raw, uploads, body = await case_and_photos(request)
     stored = await parts.referrals.submit(who, submission_of(raw, uploads), idempotency_key(request), body)
-    headers = {"Location": f"/v1/referrals/{stored.row['id']}"}
-    if stored.is_replay:
-        headers["Idempotency-Replayed"] = "true"
+    headers = {"Location": f"/v1/referrals/{stored.row['id']}", **_replayed([stored])}
     return Response(_stored_json(stored, parts), 201, headers, _JSON)
 
 
@@ -137,7 +140,8 @@ async def create_referrals(request: Request) -> Response:
         raise MalformedError(f"the body is not a list of 1 to {BATCH_LIMIT} cases: split a longer one")
     given = [submission_of(case if isinstance(case, dict) else {"unreadable": case}) for case in cases]
     stored = await parts.referrals.submit_many(who, given, idempotency_key(request), body)
-    return Response(b'{"referrals":[' + b",".join(_stored_json(one, parts) for one in stored) + b"]}", 201, media_type=_JSON)
+    listed = b'{"referrals":[' + b",".join(_stored_json(one, parts) for one in stored) + b"]}"
+    return Response(listed, 201, _replayed(stored), _JSON)
 
 
 @router.post(
@@ -380,16 +384,14 @@ async def read_audit(
     if referral:
         query = query.where(audit.c.referral_id == referral)
     rows = await parts.database.run(lambda unit: unit.connection.execute(query.order_by(audit.c.sequence).limit(_AUDIT_PAGE)).fetchall())
-    return _row(
-        [
-            {
-                **{k: v for k, v in row._mapping.items() if k != "at_us"},
-                "at": from_us(row.at_us).isoformat(),
-                "detail": orjson.loads(row.detail),
-            }
-            for row in rows
-        ]
-    )
+    return _row([_audit_row(row) for row in rows])
+
+
+def _audit_row(row: Any) -> dict[str, Any]:
+    return {
+        "sequence": row.sequence, "at": from_us(row.at_us).isoformat(), "actor": row.actor, "role": row.role, "action": row.action,
+        "referral_id": row.referral_id, "detail": orjson.loads(row.detail), "hash": row.hash,
+    }  # fmt: skip
 
 
 def _row(content: Any) -> Response:

@@ -22,6 +22,7 @@ from inference.service.fhir_api import fhir_router
 from inference.service.fhir_database import DatabaseFhirStore
 from inference.service.fhir_http import render_problem
 from inference.service.guards import Guard, guard
+from inference.service.hot_routes import HotRoutes
 from inference.service.identity import TokenVerifier
 from inference.service.parts import Parts, open_parts
 from inference.service.problem_docs import describe_problems, responses
@@ -68,7 +69,8 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = lambda: datet
     install(app, renderers)
     describe_problems(app)
     _describe_security(app)
-    return guard(app, settings, verifier, drain=drain, observe=parts.telemetry.observe_http, renderers=renderers)
+    hot = HotRoutes(app, {"/v1/assess": api.assess, "/v1/referrals": api.create_referral})
+    return guard(hot, settings, verifier, drain=drain, observe=parts.telemetry.observe_http, renderers=renderers)
 
 
 def _add_standards(app: FastAPI, parts: Parts) -> Mapping[str, Renderer]:

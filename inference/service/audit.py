@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from inference.service.tables import audit, audit_head, events
 _START = "0" * 64
 _HEAD = 1
 _PAGE = 5000
+_ANCHOR_BYTES = 200  # more than a line has
 _COLUMNS = ("sequence", "at_us", "actor", "role", "action", "referral_id", "detail")
 
 
@@ -77,7 +79,7 @@ def lock_head(connection: Connection, key: bytes) -> tuple[int, str]:
         raise StorageError("the audit trail has no head: run `nabz db migrate`, or restore the database from a backup")
     if _is_fresh(connection, head):
         return 0, _START
-    if not hmac.compare_digest(head.mac, _mac(key, head.sequence, head.hash)):
+    if not _same(head.mac, _mac(key, head.sequence, head.hash)):
         raise StorageError("the audit trail's head was altered: run `nabz audit verify`, and restore the database from a backup")
     return head.sequence, head.hash
 
@@ -86,25 +88,26 @@ def verify(connection: Connection, key: bytes, anchors: Path | None = None) -> A
     """Walk the whole chain and name the first row that is not as it was written."""
     expected, last, rows = 1, _START, 0
     hashes: dict[int, str] = {}
-    wanted = dict(_read_anchors(anchors, key)) if anchors else {}
+    wanted = list(_read_anchors(anchors, key)) if anchors else []
+    places = {place for place, _ in wanted}
     for row in _rows(connection):
         if row.sequence != expected:
             return AuditCheck(rows, expected, f"row {expected} is missing: the next one there is {row.sequence}")
-        if not hmac.compare_digest(row.hash, _hash(key, last, [getattr(row, name) for name in _COLUMNS])):
+        if not _same(row.hash, _hash(key, last, [getattr(row, name) for name in _COLUMNS])):
             return AuditCheck(rows, row.sequence, f"row {row.sequence} was altered, or put in another row's place")
-        if row.sequence in wanted:
+        if row.sequence in places:
             hashes[row.sequence] = row.hash
         last, rows, expected = row.hash, rows + 1, expected + 1
-    return _check_end(connection, key, rows, last, {place: wanted[place] for place in wanted if hashes.get(place) != wanted[place]})
+    return _check_end(connection, key, rows, last, [place for place, known in wanted if hashes.get(place) != known])
 
 
-def _check_end(connection: Connection, key: bytes, rows: int, last: str, unmet: dict[int, str]) -> AuditCheck:
+def _check_end(connection: Connection, key: bytes, rows: int, last: str, unmet: list[int]) -> AuditCheck:
     head = connection.execute(select(audit_head).where(audit_head.c.id == _HEAD)).first()
     if head is None:
         return AuditCheck(rows, rows + 1, "the head of the chain is missing: rows may have been cut off its end")
-    if head.sequence > rows:
+    if isinstance(head.sequence, int) and head.sequence > rows:
         return AuditCheck(rows, rows + 1, f"rows {rows + 1} to {head.sequence} were cut off the end")
-    is_right = _is_fresh(connection, head) or hmac.compare_digest(head.mac, _mac(key, rows, last))
+    is_right = _is_fresh(connection, head) or _same(head.mac, _mac(key, rows, last))
     if head.sequence != rows or head.hash != last or not is_right:
         return AuditCheck(rows, max(rows, 1), f"the head of the chain was altered: it does not name row {rows}, the last one there")
     if unmet:
@@ -116,10 +119,17 @@ def _check_end(connection: Connection, key: bytes, rows: int, last: str, unmet: 
 def anchor(connection: Connection, key: bytes, file: Path) -> None:
     """Write the end of the chain to a file outside of the database, one line each time it has moved."""
     sequence, last = lock_head(connection, key)
-    line = f"{sequence} {last} {_mac(key, sequence, last)}\n"
-    if sequence and not (file.is_file() and file.read_text(encoding="ascii").endswith(line)):
-        with file.open("a", encoding="ascii") as out:
-            out.write(line)
+    line = f"{sequence} {last} {_mac(key, sequence, last)}\n".encode()
+    with file.open("a+b") as out:
+        out.seek(max(0, out.tell() - _ANCHOR_BYTES))
+        end = out.read()
+        if not sequence or end.endswith(line):
+            return
+        torn = len(end) - end.rfind(b"\n") - 1
+        out.truncate(out.tell() - torn)  # the power failed while the last line was written
+        out.write(line)
+        out.flush()
+        os.fsync(out.fileno())
 
 
 def _is_fresh(connection: Connection, head: Row[Any]) -> bool:
@@ -130,9 +140,10 @@ def _is_fresh(connection: Connection, head: Row[Any]) -> bool:
 def _read_anchors(file: Path, key: bytes) -> Iterator[tuple[int, str]]:
     if not file.is_file():
         return
-    for number, line in enumerate(file.read_text(encoding="ascii", errors="replace").splitlines(), start=1):
+    *lines, _torn = file.read_text(encoding="ascii", errors="replace").split("\n")
+    for number, line in enumerate(lines, start=1):
         parts = line.split(" ")
-        if len(parts) != 3 or not parts[0].isdigit() or not hmac.compare_digest(parts[2], _mac(key, int(parts[0]), parts[1])):
+        if len(parts) != 3 or not parts[0].isdigit() or not _same(parts[2], _mac(key, int(parts[0]), parts[1])):
             raise StorageError(f"{file.name}, line {number}: this anchor was altered; compare the file with your copies of it")
         yield int(parts[0]), parts[1]
 
@@ -149,7 +160,13 @@ def _rows(connection: Connection) -> Iterator[Row[Any]]:
 
 
 def _hash(key: bytes, before: str, fields: list[Any]) -> str:
-    return hmac.digest(key, f"{before}{json.dumps(fields, ensure_ascii=True)}".encode(), hashlib.sha256).hex()
+    # `default`: SQLite stores any type in any column, and whoever alters a row may use that.
+    return hmac.digest(key, f"{before}{json.dumps(fields, ensure_ascii=True, default=repr)}".encode(), hashlib.sha256).hex()
+
+
+def _same(stored: object, expected: str) -> bool:
+    """Whether a stored value is the expected one; a value of another type is not."""
+    return isinstance(stored, str) and hmac.compare_digest(stored.encode(), expected.encode())
 
 
 def _mac(key: bytes, sequence: int, last: str) -> str:

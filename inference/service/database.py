@@ -11,11 +11,11 @@ import logging
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, insert
+from sqlalchemy import Connection, CursorResult, Engine, Executable, Table, create_engine, event, insert
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
@@ -38,6 +38,12 @@ class Unit:
         self.connection = connection
         self.rows: list[tuple[Table, dict[str, Any]]] = []
         self.audits: list[AuditEntry] = []
+        self.has_written = False
+
+    def write(self, statement: Executable, values: Mapping[str, Any] | None = None) -> CursorResult[Any]:
+        """Change something at once. A job that fails after this is undone by doing the others of its group again without it."""
+        self.has_written = True
+        return cast("CursorResult[Any]", self.connection.execute(statement, values))
 
     def add(self, table: Table, **row: Any) -> None:
         """Insert a row when the group is complete."""
@@ -146,7 +152,7 @@ class Database:
         self._jobs: queue.Queue[_Job[Any] | None] = queue.Queue(queue_limit)
         self._listeners: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._work, name="nabz-database", daemon=True)
-        self._started = False
+        self._started = self._is_ending = False
 
     def start(self) -> None:
         """Begin to take jobs."""
@@ -209,25 +215,24 @@ class Database:
     def _work(self) -> None:
         while True:
             group = self._next_group()
-            if group is None:
+            if group:
+                self._do(group)
+            if self._is_ending:
                 return
-            self._do(group)
 
-    def _next_group(self) -> list[_Job[Any]] | None:
-        """The first job that comes and all that wait behind it; None when the end was asked for."""
-        first = self._jobs.get()
-        if first is None:
-            return None
-        group = [first]
-        while len(group) < self._largest_group:
+    def _next_group(self) -> list[_Job[Any]]:
+        """The first job that comes and all that wait behind it, up to where the end was asked for."""
+        group: list[_Job[Any]] = []
+        job = self._jobs.get()
+        while job is not None:
+            group.append(job)
+            if len(group) >= self._largest_group:
+                return group
             try:
                 job = self._jobs.get_nowait()
             except queue.Empty:
-                break
-            if job is None:
-                self._jobs.put(None)
-                break
-            group.append(job)
+                return group
+        self._is_ending = True
         return group
 
     def _do(self, group: list[_Job[Any]]) -> None:
@@ -235,7 +240,8 @@ class Database:
         try:
             if len(live) > 1 and not self._together(live):
                 for job in live:
-                    self._alone(job)
+                    if not job.cancelled.is_set():  # its caller was told by now that nothing was stored
+                        self._alone(job)
             elif len(live) == 1:
                 self._alone(live[0])
         except BaseException as error:  # noqa: BLE001 (the thread must outlive any job)
@@ -257,21 +263,20 @@ class Database:
             _log.info("a caller was gone before its answer")  # its event loop has been closed
 
     def _together(self, group: list[_Job[Any]]) -> bool:
-        """All jobs in one transaction, each behind a savepoint. False when that failed, and each must be tried alone."""
+        """All jobs in one transaction. False when that failed, and each must be tried alone."""
         outcomes: list[tuple[Any, BaseException | None]] = []
         try:
             with self.engine.begin() as connection:
                 units = []
                 for job in group:
-                    connection.exec_driver_sql("SAVEPOINT job")
                     unit = Unit(connection)
                     try:
                         outcomes.append((job.work(unit), None))
                         units.append(unit)
-                        connection.exec_driver_sql("RELEASE SAVEPOINT job")
                     except ServiceError as error:
+                        if unit.has_written:
+                            raise
                         outcomes.append((None, error))
-                        connection.exec_driver_sql("ROLLBACK TO SAVEPOINT job")
                 _flush(connection, units, self.audit_key)
         except Exception as error:  # noqa: BLE001 (each job is tried again alone, and that says what is wrong with which)
             _log.warning("a group of %d jobs is tried one by one: %s", len(group), type(error).__name__)

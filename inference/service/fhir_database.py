@@ -143,7 +143,7 @@ class DatabaseFhirStore:
         if resource.condition is not None and self._matches(unit, who, resource.kind, resource.condition):
             raise ConflictError("a resource with this identifier was created in the meantime: send it again")
         content = self._vault.seal(orjson.dumps(resource.resource), f"fhir:{resource.kind}:{resource.id}")
-        unit.connection.execute(
+        unit.write(
             fhir_resources.insert().values(
                 type=resource.kind, id=resource.id, clinic=who.clinic, referral_id=resource.referral_id, version=1,
                 at_us=to_us(now), content=content,
@@ -151,7 +151,7 @@ class DatabaseFhirStore:
         )  # fmt: skip
         tokens = {self._token(resource.kind, form) for one in resource.identifiers for form in (one, Identified(None, one.value))}
         for token in tokens:
-            unit.connection.execute(fhir_identifiers.insert().values(token=token, type=resource.kind, id=resource.id))
+            unit.write(fhir_identifiers.insert().values(token=token, type=resource.kind, id=resource.id))
         store.record(unit, who, "fhir_created", resource.referral_id, now, type=resource.kind, id=resource.id)
 
     async def referral(self, who: Who, id_: str) -> ReferralView | None:

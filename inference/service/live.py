@@ -65,11 +65,12 @@ class LiveUpdates:
             last = after if after is not None else await self._database.run(_newest)
             while not self.closing:
                 wake = self._wake
-                rows = await self._database.run(lambda unit, last=last: _next(unit, last, own_clinic(who)))  # type: ignore[misc]
+                newest, rows = await self._database.run(lambda unit, last=last: _next(unit, last, own_clinic(who)))  # type: ignore[misc]
                 for row in rows:
                     last = row.sequence
                     yield Update(row.sequence, row.kind, described(row))
                 if len(rows) < _PAGE:
+                    last = max(last, newest)  # a clinic's next look need not pass over the others' events again
                     yield None
                     await asyncio.sleep(_PAUSE_SECONDS)
                     await self._sleep(wake)
@@ -104,8 +105,10 @@ def _newest(unit: Unit) -> int:
     return int(unit.connection.execute(select(func.coalesce(func.max(events.c.sequence), 0))).scalar_one())
 
 
-def _next(unit: Unit, after: int, clinic: str | None) -> list[Row[Any]]:
-    query = select(events).where(events.c.sequence > after)
+def _next(unit: Unit, after: int, clinic: str | None) -> tuple[int, list[Row[Any]]]:
+    """The newest event's sequence, and the next events up to it."""
+    newest = _newest(unit)
+    query = select(events).where(events.c.sequence > after, events.c.sequence <= newest)
     if clinic is not None:
         query = query.where(events.c.clinic == clinic)
-    return list(unit.connection.execute(query.order_by(events.c.sequence).limit(_PAGE)))
+    return newest, list(unit.connection.execute(query.order_by(events.c.sequence).limit(_PAGE)))

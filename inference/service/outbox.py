@@ -77,7 +77,7 @@ class Outbox:
         require(who, "webhooks.manage")
 
         def work(unit: Unit) -> None:
-            if not unit.connection.execute(webhooks.delete().where(webhooks.c.id == id_)).rowcount:
+            if not unit.write(webhooks.delete().where(webhooks.c.id == id_)).rowcount:
                 raise NotFoundError("there is no such webhook")
             store.record(unit, who, "webhook_removed", None, from_us(now_us), webhook=id_)
 
@@ -162,7 +162,7 @@ def _note(unit: Unit, hook: Row[Any], rows: list[Row[Any]], accepted: int, now_u
     else:
         wait = min(_FIRST_RETRY_SECONDS * 2 ** min(hook.failures, 20), _LONGEST_RETRY_SECONDS)
         values |= {"failures": hook.failures + 1, "next_try_us": now_us + wait * 1_000_000}
-    unit.connection.execute(update(webhooks).where(webhooks.c.id == hook.id).values(**values))
+    unit.write(update(webhooks).where(webhooks.c.id == hook.id).values(**values))
 
 
 def _check_url(url: str) -> None:

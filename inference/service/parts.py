@@ -209,10 +209,9 @@ def _apply_policy(database: Database, policy: Policy, now: datetime) -> None:
         last = database.run_now(lambda unit, last=last: store.requeue(unit, policy, now, last))  # type: ignore[misc]
 
     def note(unit: Unit) -> None:
-        if known is None:
-            unit.connection.execute(facts.insert().values(name=name, value=policy.sha256))
-        else:
-            unit.connection.execute(update(facts).where(facts.c.name == name).values(value=policy.sha256))
+        # Another process may start at the same time: its row is found when this is tried again.
+        if not unit.write(update(facts).where(facts.c.name == name).values(value=policy.sha256)).rowcount:
+            unit.write(facts.insert().values(name=name, value=policy.sha256))
         store.record(unit, CLOCK, "policy_applied", None, now, policy_sha256=policy.sha256)
 
     database.run_now(note)

@@ -116,18 +116,20 @@ class Referrals:
             raise UnprocessableError("your token names no clinic: a referral needs one to come from")
         now = self.clock()
         marks = (_hash(who.subject, "referrals", key), hashlib.sha256(body).hexdigest()) if key else None
-        if marks and (earlier := await self.database.run(lambda unit: self._replay(unit, *marks))):
-            return earlier
+        has_photos = any(one.uploads for one in given)
+        if marks and has_photos and (earlier := await self.database.run(lambda unit: self._replay(unit, *marks))):
+            return earlier  # photos are costly; without them it is cheaper to score again than to ask first
         ready = await self.prepare(clinic, given, now)
 
         def work(unit: Unit) -> list[Stored]:
-            if marks:
-                if again := self._replay(unit, *marks):
-                    return again
-                store.remember_answer(unit, *marks, [row.id for row, _ in ready], now)
+            if marks and not store.remember_answer(unit, *marks, [row.id for row, _ in ready], now):
+                return self._replay(unit, *marks)
             return [Stored(store.insert_referral(unit, row, who, self.policy, now), one.assessment_json) for row, one in ready]
 
-        stored = await self.database.run(work)
+        try:
+            stored = await self.database.run(work)
+        except NotFoundError:  # a request with the same key was in the same transaction: it is committed now, and can be read
+            stored = await self.database.run(work)
         self.count_reviews(one.assessment for _, one in ready)
         return stored
 

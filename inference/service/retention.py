@@ -29,7 +29,7 @@ async def erase(database: Database, photos: PhotoStore, who: Who, id_: str, now:
 
 async def run_retention(database: Database, photos: PhotoStore, who: Who, days: int, now: datetime) -> int:
     """Erase what was completed more than `days` days ago (0: nothing), and forget old idempotency keys. Returns how many."""
-    await database.run(lambda unit: unit.connection.execute(delete(idempotency).where(idempotency.c.at_us < to_us(now - _KEYS_KEPT))))
+    await database.run(lambda unit: unit.write(delete(idempotency).where(idempotency.c.at_us < to_us(now - _KEYS_KEPT))))
     total = 0
     while days:
         before_us = to_us(now - timedelta(days=days))
@@ -54,7 +54,7 @@ def _erase(unit: Unit, who: Who, id_: str, now: datetime) -> list[str]:
     row = store.find_referral(unit, id_, lock=True)
     if row.state != store.COMPLETED:
         raise ConflictError("the referral is still open: it can be erased once it is completed")
-    run = unit.connection.execute
+    run = unit.write
     run(update(referrals).where(referrals.c.id == id_).values(summary=None, patient=None, erased_us=to_us(now), revision=row.revision + 1))
     run(update(assessments).where(assessments.c.referral_id == id_).values(content=None))
     run(update(events).where(events.c.referral_id == id_).values(detail=None))

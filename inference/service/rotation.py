@@ -38,7 +38,8 @@ def forget_keys(settings: Settings) -> int:
     def left(unit: Unit) -> int:
         total = 0
         for table, column, _ in SEALED:
-            values = unit.connection.execute(select(table.c[column]).where(table.c[column].is_not(None))).scalars()
+            query = select(table.c[column]).where(table.c[column].is_not(None)).execution_options(yield_per=_AT_ONCE)
+            values = unit.connection.execute(query).scalars()
             total += sum(not vault.is_current(value) for value in values)
         return total
 
@@ -84,15 +85,13 @@ def _reseal(
 ) -> tuple[tuple[Any, ...] | None, int]:
     """Seal the next rows again. Returns the last row's key (None at the end) and how many were changed."""
     keys = list(table.primary_key.columns)
-    query = select(table).where(column.is_not(None)).order_by(*keys).limit(_AT_ONCE)
+    query = select(table).where(column.is_not(None)).order_by(*keys).limit(_AT_ONCE).with_for_update()
     rows = unit.connection.execute(query if last is None else query.where(tuple_(*keys) > tuple_(*last))).fetchall()
     changed = 0
     for row in rows:
         sealed = row._mapping[column.name]
         if not vault.is_current(sealed):
             again = vault.seal(vault.unseal(sealed, context(row)), context(row))
-            unit.connection.execute(
-                update(table).where(and_(*(key == row._mapping[key.name] for key in keys))).values({column.name: again})
-            )
+            unit.write(update(table).where(and_(*(key == row._mapping[key.name] for key in keys))).values({column.name: again}))
             changed += 1
     return (tuple(rows[-1]._mapping[key.name] for key in keys) if len(rows) == _AT_ONCE else None), changed

@@ -49,7 +49,7 @@ class Server(uvicorn.Server):
 def run_server(settings: Settings, announce: Callable[[str], None], *, demo: bool = False) -> None:
     """Serve until told to stop. `announce` is told the address."""
     guard = create_app(settings)
-    parts: Parts = guard.app.state.parts  # type: ignore[attr-defined]
+    parts: Parts = guard.app.app.state.parts  # type: ignore[attr-defined]
     config = uvicorn.Config(
         guard,
         host=settings.host,

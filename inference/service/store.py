@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, and_, func, literal_column, or_, select, update
+from sqlalchemy import Row, and_, bindparam, func, literal_column, or_, select, text, update
 
 from inference.errors import ConflictError, NotFoundError, UnprocessableError
 from inference.policy import Policy
@@ -28,6 +28,12 @@ ONE: Any = literal_column("1")
 CLAIMED_TEXT: Any = literal_column("'claimed'")
 _LEASES_AT_ONCE = 200
 _POLICY_ROWS_AT_ONCE = 1000
+
+# Built once: building a statement costs more than running it.
+_FIND_ANSWER = select(idempotency).where(idempotency.c.key == bindparam("wanted"))
+_REMEMBER_ANSWER = text(
+    "INSERT INTO idempotency (key, body, referral_ids, at_us) VALUES (:key, :body, :referral_ids, :at_us) ON CONFLICT (key) DO NOTHING"
+)
 
 Referral = Row[Any]
 
@@ -156,10 +162,10 @@ def claim(unit: Unit, id_: str, who: Who, policy: Policy, now: datetime) -> Refe
     free = or_(referrals.c.state == WAITING, and_(referrals.c.state == CLAIMED, referrals.c.lease_us < now_us))
     mine = and_(referrals.c.state == CLAIMED, referrals.c.holder == who.subject)
     before = find_referral(unit, id_, lock=True)
-    if not (before.state == CLAIMED and before.holder == who.subject):
+    if not (before.state == CLAIMED and before.holder == who.subject and before.lease_us >= now_us):
         _check_capacity(unit, who, policy, now_us)
     lease_us = to_us(now + policy.queue.lease)
-    changed = unit.connection.execute(
+    changed = unit.write(
         update(referrals)
         .where(referrals.c.id == id_, or_(free, mine))
         .values(
@@ -190,6 +196,8 @@ def claim_next(unit: Unit, who: Who, policy: Policy, now: datetime, filters: Map
 
 
 def _check_capacity(unit: Unit, who: Who, policy: Policy, now_us: int) -> None:
+    if unit.connection.dialect.name == "postgresql":  # two processes at once must not both find the last place free
+        unit.connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(who.subject, 0))))
     held = unit.connection.execute(
         select(func.count()).where(referrals.c.state == CLAIMED_TEXT, referrals.c.holder == who.subject, referrals.c.lease_us >= now_us)
     ).scalar_one()
@@ -245,7 +253,7 @@ class Reassessment:
 def level_after(before: Referral, machine_level: int) -> int:
     """The queue's level after a new assessment: it may rise and never falls by itself.
 
-    After a clinician's override only an assessment that is more urgent than the one they saw raises it again.
+    After a clinician's override only an assessment that is more urgent than the one before it raises it again.
     """
     if before.override_level is not None and machine_level >= before.machine_level:
         return int(before.level)
@@ -259,10 +267,10 @@ def reassess(unit: Unit, id_: str, new: Reassessment, who: Who, policy: Policy, 
     if before.version != new.was_version:
         return None
     version, level = before.version + 1, level_after(before, new.level)
-    unit.connection.execute(assessments.insert().values(referral_id=id_, version=version, at_us=to_us(now), content=new.content))
+    unit.write(assessments.insert().values(referral_id=id_, version=version, at_us=to_us(now), content=new.content))
     known = set(unit.connection.execute(select(photo_links.c.sha256).where(photo_links.c.referral_id == id_)).scalars())
     for sha256 in set(new.photos) - known:
-        unit.connection.execute(photo_links.insert().values(referral_id=id_, sha256=sha256))
+        unit.write(photo_links.insert().values(referral_id=id_, sha256=sha256))
     return _change(
         unit,
         before,
@@ -307,17 +315,21 @@ def sweep_leases(unit: Unit, now: datetime, clock: Who) -> int:
 def requeue(unit: Unit, policy: Policy, now: datetime, after: str) -> str | None:
     """Compute the order of the next open referrals after id `after` again, for a new policy. Returns the last one's id."""
     rows = unit.connection.execute(
-        select(referrals).where(referrals.c.is_open == 1, referrals.c.id > after).order_by(referrals.c.id).limit(_POLICY_ROWS_AT_ONCE)
+        select(referrals)
+        .where(referrals.c.is_open == 1, referrals.c.id > after)
+        .order_by(referrals.c.id)
+        .limit(_POLICY_ROWS_AT_ONCE)
+        .with_for_update()
     ).fetchall()
     for row in rows:
         values = order_values(row.id, row.level, from_us(row.received_us), -row.neg_risk, policy, now)
-        unit.connection.execute(update(referrals).where(referrals.c.id == row.id).values(**values))
+        unit.write(update(referrals).where(referrals.c.id == row.id).values(**values))
     return rows[-1].id if rows else None
 
 
 def find_answer(unit: Unit, key: str, body: str) -> list[str] | None:
     """The referrals that were stored under an idempotency key; None when it is new. Raises when the body was another one."""
-    row = unit.connection.execute(select(idempotency).where(idempotency.c.key == key)).first()
+    row = unit.connection.execute(_FIND_ANSWER, {"wanted": key}).first()
     if row is None:
         return None
     if row.body != body:
@@ -325,9 +337,10 @@ def find_answer(unit: Unit, key: str, body: str) -> list[str] | None:
     return list(json.loads(row.referral_ids))
 
 
-def remember_answer(unit: Unit, key: str, body: str, referral_ids: Iterable[str], now: datetime) -> None:
-    """Remember what a key was answered with, at once, so that the next one in the same transaction sees it."""
-    unit.connection.execute(idempotency.insert().values(key=key, body=body, referral_ids=json.dumps(list(referral_ids)), at_us=to_us(now)))
+def remember_answer(unit: Unit, key: str, body: str, referral_ids: Iterable[str], now: datetime) -> bool:
+    """Remember what a key is answered with, at once, so that the next one in the same transaction sees it. False for a key that is known."""
+    values = {"key": key, "body": body, "referral_ids": json.dumps(list(referral_ids)), "at_us": to_us(now)}
+    return unit.connection.execute(_REMEMBER_ANSWER, values).rowcount == 1
 
 
 def _held(unit: Unit, id_: str, who: Who, now: datetime) -> Referral:
@@ -348,7 +361,7 @@ def _is_held_by_another(row: Referral, who: Who, now: datetime) -> bool:
 
 
 def _change(unit: Unit, before: Referral, who: Who, kind: str, now: datetime, *, detail: bytes | None = None, **values: Any) -> Referral:
-    changed = unit.connection.execute(
+    changed = unit.write(
         update(referrals)
         .where(referrals.c.id == before.id)
         .values(revision=before.revision + 1, updated_us=to_us(now), **values)
