@@ -8,7 +8,7 @@ THREADS ?= 2
 SAMPLE := data/sample/referrals.jsonl
 SAMPLE_NOW := 2026-11-22T10:00:00+05:00
 
-.PHONY: help demo test lint format train train-smoke data-check bench lock clean
+.PHONY: help demo serve test test-reliability lint format train train-smoke data-check bench lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
@@ -19,6 +19,10 @@ $(VENV)/core.done: requirements/core.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
+$(VENV)/service.done: requirements/service.txt $(VENV)/core.done
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/service.txt
+	touch $@
+
 $(VENV)/dev.done: requirements/dev.txt $(VENV)/core.done
 	@echo "installing what training and the tests need (several GB the first time)" >&2
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
@@ -27,8 +31,14 @@ $(VENV)/dev.done: requirements/dev.txt $(VENV)/core.done
 demo: $(VENV)/core.done ## install the inference package and rank the sample referrals with the shipped models
 	@$(BIN)/nabz rank $(SAMPLE) --now $(SAMPLE_NOW) || test $$? -eq 1
 
+serve: $(VENV)/service.done ## run the service with the sample referrals and a token issuer for demos, at http://127.0.0.1:8000
+	$(BIN)/nabz serve --demo
+
 test: $(VENV)/dev.done ## install what the tests need and run them
 	NABZ_DATA=$${NABZ_DATA:-$(DATA)} $(BIN)/python -m pytest
+
+test-reliability: $(VENV)/dev.done ## kill, race, starve, flood and fuzz the service at full size, and print the table (about two hours, estimate)
+	PYTHONPATH=tests $(BIN)/python -m reliability
 
 lint: $(VENV)/dev.done ## ruff, mypy --strict, import contracts, catalogue check
 	$(BIN)/ruff check .

@@ -33,7 +33,7 @@ from inference.triage import Triage
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 VITALS = {"pulse_per_minute": 80, "systolic_mmhg": 120, "spo2_percent": 97}
-SHORT = {"timeout_seconds": 0.2, "rest_seconds": 0.1}
+SHORT = {"timeout_seconds": 0.4, "rest_seconds": 0.1}
 
 
 def case(name: str = "a", **fields: Any) -> CaseReading:
@@ -206,7 +206,7 @@ def test_threads_that_hang_are_few(scorer, live, monkeypatch):
     monkeypatch.setattr(lane, "LOST_LIMIT", 2)
     hang = Hang()
     faulty = Faulty(live.symptoms, hang)
-    one = scorer(replace(live, symptoms=faulty), timeout_seconds=0.05, rest_seconds=0.02)
+    one = scorer(replace(live, symptoms=faulty), timeout_seconds=0.25, rest_seconds=0.02)
 
     async def work():
         await until(lambda: one.ready)
@@ -226,8 +226,8 @@ def test_threads_that_hang_are_few(scorer, live, monkeypatch):
 
 def test_a_model_that_is_slow_for_a_while_loses_nobody(scorer, live):
     """A batch that takes too long gives the rules' level; when its worker comes back, the models do as well, without a rest."""
-    slow = Faulty(live.acuity, lambda items: time.sleep(0.3))
-    one = scorer(replace(live, acuity=slow), timeout_seconds=0.1, rest_seconds=60.0)
+    slow = Faulty(live.acuity, lambda items: time.sleep(0.8))
+    one = scorer(replace(live, acuity=slow), timeout_seconds=0.3, rest_seconds=60.0)
 
     async def work():
         await until(lambda: one.ready)
@@ -244,7 +244,7 @@ def test_a_model_that_is_slow_for_a_while_loses_nobody(scorer, live):
 def test_a_photo_that_hangs_costs_only_the_photo(scorer, live):
     """Cases without photos do not wait for it, and its own case is scored by the other models."""
     hang = Hang()
-    one = scorer(replace(live, lesions=Faulty(live.lesions, hang)), **SHORT)
+    one = scorer(replace(live, lesions=Faulty(live.lesions, hang)), timeout_seconds=1.0)
     with_photo = case("photo", photos=[{"path": "x.jpg"}])
 
     async def work():
@@ -348,6 +348,18 @@ def test_a_reader_that_hangs_leaves_the_rules_on_what_was_given(scorer, live, mo
     result = run(one, work())
     assert (result.level, result.scored_by) == (3, "rules alone")
     assert result.review.why == ("the complaint was not read, because the symptom model is not in use: read it", LATE)
+
+
+def test_by_rules_runs_no_model_but_reads(live):
+    """The complaint is read, the floor and the referrer's priority hold, `why` comes last, and only the reader is named."""
+    silent = replace(live, symptoms=Faulty(live.symptoms, raising), acuity=Faulty(live.acuity, raising))
+    given = [case("a", complaint="saanp ne kaat liya", extra=1), case("b", priority="stat", photos=[{"path": "x.jpg"}])]
+    first, second = Triage(silent).by_rules(given, NOW, "why not")
+    assert first.level == first.floor_level <= 2 and first.red_flags and first.differential == ()
+    assert (second.level, second.lesion, second.review.why) == (1, None, ("why not",))
+    assert len(first.review.why) == 2 and first.review.why[-1] == "why not"
+    assert {it.scored_by for it in (first, second)} == {"rules alone"}
+    assert set(first.provenance.bundles) == {"symptoms"}
 
 
 def test_a_full_queue_says_when_to_come_back(scorer, live):

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from inference.service.settings import Settings
 MANIFEST = "backup.json"
 _SQLITE, _POSTGRES, _PHOTOS, _ANCHORS = "nabz.db", "nabz.dump", "photos", "audit.anchors"
 _PAGES_AT_ONCE = 2000  # between two bites of an online backup, the service gets its turn
+_MOST_RESTARTS = 10
 _TOOL_SECONDS = 3600
 
 
@@ -32,6 +35,9 @@ def backup(settings: Settings, folder: Path, progress: Callable[[str], None] = l
     if folder.exists() and any(folder.iterdir()):
         raise StorageError(f"{folder} is not empty: name a new folder for this backup")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    anchors = settings.data_dir / _ANCHORS
+    if anchors.is_file():  # before the database: a row that is anchored must be in it
+        shutil.copy2(anchors, folder / _ANCHORS)
     url = database_url(settings.database_url)
     progress("database")
     name = _SQLITE if url.get_backend_name() == "sqlite" else _POSTGRES
@@ -41,10 +47,7 @@ def backup(settings: Settings, folder: Path, progress: Callable[[str], None] = l
         _run("pg_dump", url, "--format=custom", "--no-owner", f"--file={folder / name}")
     progress("photos")  # after the database: every photo that it names is there by now
     if settings.photos.is_dir():
-        shutil.copytree(settings.photos, folder / _PHOTOS, ignore=shutil.ignore_patterns("*.tmp"))
-    anchors = settings.data_dir / _ANCHORS
-    if anchors.is_file():
-        shutil.copy2(anchors, folder / _ANCHORS)
+        shutil.copytree(settings.photos, folder / _PHOTOS, ignore=shutil.ignore_patterns("*.tmp"), copy_function=_copy_if_there)
     manifest = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "database": name,
@@ -60,34 +63,62 @@ def restore(settings: Settings, folder: Path, progress: Callable[[str], None] = 
     url = database_url(settings.database_url)
     if manifest["database"] != (_SQLITE if url.get_backend_name() == "sqlite" else _POSTGRES):
         raise StorageError(f"the backup holds {manifest['database']}, which is not of the kind that NABZ_DATABASE_URL names")
-    progress("database")
-    if manifest["database"] == _SQLITE:
-        target = Path(str(url.database))
-        if target.exists():
-            raise StorageError(f"{target} is there already: move it away first, nothing is overwritten")
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _put(folder / _SQLITE, target)
-    else:
-        _run("pg_restore", url, "--no-owner", "--exit-on-error", "--single-transaction", str(folder / _POSTGRES))
-    progress("photos")
+    target = Path(str(url.database))
+    if manifest["database"] == _SQLITE and target.exists():
+        raise StorageError(f"{target} is there already: move it away first, nothing is overwritten")
+    progress("photos")  # before the database: what is broken off here can be begun again
     if (folder / _PHOTOS).is_dir():
         shutil.copytree(folder / _PHOTOS, settings.photos, dirs_exist_ok=True)
     if (folder / _ANCHORS).is_file() and not (settings.data_dir / _ANCHORS).exists():
         settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         shutil.copy2(folder / _ANCHORS, settings.data_dir / _ANCHORS)
+    progress("database")
+    if manifest["database"] == _SQLITE:
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _put(folder / _SQLITE, target)
+    else:
+        _run("pg_restore", url, "--no-owner", "--exit-on-error", "--single-transaction", str(folder / _POSTGRES))
+
+
+def _copy_if_there(source: str, target: str) -> None:
+    with suppress(FileNotFoundError):  # erased meanwhile
+        shutil.copy2(source, target)
 
 
 def _copy_sqlite(source: Path, target: Path) -> None:
     if not source.is_file():
         raise StorageError(f"{source} does not exist: there is nothing to back up")
     try:
-        with sqlite3.connect(f"file:{source}?mode=ro", uri=True, timeout=30) as live, sqlite3.connect(target) as copy:
-            live.backup(copy, pages=_PAGES_AT_ONCE, sleep=0.01)
+        with (
+            closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True, timeout=30)) as live,
+            closing(sqlite3.connect(target)) as copy,
+        ):
+            try:
+                live.backup(copy, pages=_PAGES_AT_ONCE, progress=_Patience(), sleep=0.01)
+            except _TooBusyError:
+                live.backup(copy)  # in one bite, while which the service waits
             if copy.execute("PRAGMA integrity_check").fetchone() != ("ok",):
                 raise StorageError(f"{source} is damaged: the copy is not whole; restore the newest good backup")
     except sqlite3.Error as error:
         raise StorageError(f"{source} cannot be backed up ({type(error).__name__}): see that the disk has room") from error
     target.chmod(0o600)
+
+
+class _TooBusyError(Exception):
+    """The service writes so often that a copy in bites never ends."""
+
+
+class _Patience:
+    """Watches a copy in bites: SQLite begins it anew whenever the service has written in between."""
+
+    def __init__(self) -> None:
+        self._left, self._restarts = math.inf, 0
+
+    def __call__(self, _status: int, left: int, _total: int) -> None:
+        self._restarts += left >= self._left
+        self._left = left
+        if self._restarts > _MOST_RESTARTS:
+            raise _TooBusyError
 
 
 def _put(source: Path, target: Path) -> None:
@@ -110,6 +141,8 @@ def _checked(folder: Path) -> dict[str, str]:
         path = folder / name
         if ".." in Path(name).parts or not path.is_file() or _sha256(path) != expected:
             raise StorageError(f"{name} in the backup is missing or was altered: use another backup")
+    if more := {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - files.keys() - {MANIFEST}:
+        raise StorageError(f"{min(more)} was added to the backup: use another backup")
     return {"database": database}
 
 
@@ -121,7 +154,7 @@ def _run(tool: str, url: URL, *arguments: str) -> None:
     if program is None:
         raise StorageError(f"{tool} is not installed: install PostgreSQL's client programs")
     environment = {**os.environ, "PGPASSWORD": str(url.password or "")} if url.password else dict(os.environ)
-    target = url.set(drivername="postgresql", password=None).render_as_string(hide_password=False)
+    target = url.set(drivername="postgresql")._replace(password=None).render_as_string(hide_password=False)  # set() keeps it
     try:
         done = subprocess.run(
             [program, f"--dbname={target}", *arguments], env=environment, capture_output=True, timeout=_TOOL_SECONDS, check=False

@@ -250,10 +250,13 @@ class Database:
                 job.outcome = (None, StorageError("the database could not do it: nothing was stored; try again"))
         self.group_sizes.append(len(live))
         del self.group_sizes[:-1000]
-        for listener in self._listeners:
-            listener()
         for job in live:
             self._answer(job)
+        for listener in self._listeners:
+            try:
+                listener()
+            except RuntimeError:
+                _log.info("a listener was gone")  # its event loop has been closed
 
     @staticmethod
     def _answer(job: _Job[Any]) -> None:

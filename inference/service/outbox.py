@@ -21,7 +21,7 @@ import httpx
 import orjson
 from sqlalchemy import Row, func, select, update
 
-from inference.errors import NotFoundError, UnprocessableError
+from inference.errors import NotFoundError, StorageError, UnprocessableError
 from inference.service import store
 from inference.service.access import require
 from inference.service.callers import Who
@@ -34,6 +34,7 @@ from inference.service.vault import Vault
 _IDLE_SECONDS = 1.0
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 2, 3600
 _BATCH = 50
+_HOLD_SECONDS = 10  # the longest that one round keeps a receiver to itself
 _URL_LENGTH = 2000
 _ACCEPTED = range(200, 300)
 _log = logging.getLogger("nabz.outbox")
@@ -106,26 +107,37 @@ class Outbox:
 
     async def deliver_once(self, client: httpx.AsyncClient, now_us: int) -> int:
         """Send what is due to every receiver whose turn it is. Returns how many events were accepted."""
-        due = await self._database.run(lambda unit: _due(unit, now_us))
-        return sum(await asyncio.gather(*(self._deliver(client, hook, rows, now_us) for hook, rows in due)))
+        hold_us = int((_HOLD_SECONDS + 2 * self._timeout) * 1_000_000)
+        due = await self._database.run(lambda unit: _due(unit, now_us, hold_us))
+        counts = await asyncio.gather(*(self._deliver(client, hook, rows, now_us) for hook, rows in due), return_exceptions=True)
+        for failed in (count for count in counts if isinstance(count, BaseException)):
+            raise failed  # once all have ended: two rounds at a time would send things twice
+        return sum(count for count in counts if isinstance(count, int))
 
     async def _deliver(self, client: httpx.AsyncClient, hook: Row[Any], rows: list[Row[Any]], now_us: int) -> int:
-        secret = self._vault.unseal(hook.secret, f"webhooks:{hook.id}")
-        accepted = 0
+        accepted, has_failed, began = 0, False, time.monotonic()
         for row in rows:
-            body = orjson.dumps({"type": f"referral.{row.kind}", "timestamp": from_us(row.at_us).isoformat(), "data": described(row)})
-            try:
-                answer = await client.post(
-                    hook.url, content=body, headers=signed(secret, f"{hook.id}_{row.sequence}", now_us // 1_000_000, body)
-                )
-                is_accepted = answer.status_code in _ACCEPTED
-            except httpx.HTTPError:
-                is_accepted = False
-            if not is_accepted:
+            has_failed = not await self._is_accepted(client, hook, row, now_us)
+            if has_failed:
                 break
             accepted += 1
-        await self._database.run(lambda unit: _note(unit, hook, rows, accepted, now_us))
+            if time.monotonic() - began > _HOLD_SECONDS:
+                break
+        delivered = rows[accepted - 1].sequence if accepted else hook.delivered
+        await self._database.run(lambda unit: _note(unit, hook, delivered, now_us, has_failed=has_failed))
         return accepted
+
+    async def _is_accepted(self, client: httpx.AsyncClient, hook: Row[Any], row: Row[Any], now_us: int) -> bool:
+        body = orjson.dumps({"type": f"referral.{row.kind}", "timestamp": from_us(row.at_us).isoformat(), "data": described(row)})
+        try:
+            secret = self._vault.unseal(hook.secret, f"webhooks:{hook.id}")
+            headers = signed(secret, f"{hook.id}_{row.sequence}", now_us // 1_000_000, body)
+            async with asyncio.timeout(self._timeout):  # in all: a receiver that answers byte by byte must not hold up the others
+                answer = await client.post(hook.url, content=body, headers=headers)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, StorageError) as error:
+            _log.info("webhook %s: %s", hook.id, type(error).__name__)
+            return False
+        return answer.status_code in _ACCEPTED
 
 
 def signed(secret: bytes, message_id: str, timestamp_seconds: int, body: bytes) -> dict[str, str]:
@@ -140,8 +152,8 @@ def signed(secret: bytes, message_id: str, timestamp_seconds: int, body: bytes) 
     }
 
 
-def _due(unit: Unit, now_us: int) -> list[tuple[Row[Any], list[Row[Any]]]]:
-    """Receivers whose turn it is, with their next events. Another process's receivers are passed over while it notes its success."""
+def _due(unit: Unit, now_us: int, hold_us: int) -> list[tuple[Row[Any], list[Row[Any]]]]:
+    """Receivers whose turn it is, with their next events. Other processes leave them alone for a while."""
     hooks = unit.connection.execute(
         select(webhooks).where(webhooks.c.is_active, webhooks.c.next_try_us <= now_us).with_for_update(skip_locked=True)
     ).fetchall()
@@ -151,18 +163,19 @@ def _due(unit: Unit, now_us: int) -> list[tuple[Row[Any], list[Row[Any]]]]:
             select(events).where(events.c.sequence > hook.delivered).order_by(events.c.sequence).limit(_BATCH)
         ).fetchall()
         if rows:
+            unit.write(update(webhooks).where(webhooks.c.id == hook.id).values(next_try_us=now_us + hold_us))
             found.append((hook, list(rows)))
     return found
 
 
-def _note(unit: Unit, hook: Row[Any], rows: list[Row[Any]], accepted: int, now_us: int) -> None:
-    values: dict[str, Any] = {"delivered": rows[accepted - 1].sequence} if accepted else {}
-    if accepted == len(rows):
-        values |= {"failures": 0, "next_try_us": 0}
-    else:
+def _note(unit: Unit, hook: Row[Any], delivered: int, now_us: int, *, has_failed: bool) -> None:
+    if has_failed:
         wait = min(_FIRST_RETRY_SECONDS * 2 ** min(hook.failures, 20), _LONGEST_RETRY_SECONDS)
-        values |= {"failures": hook.failures + 1, "next_try_us": now_us + wait * 1_000_000}
-    unit.write(update(webhooks).where(webhooks.c.id == hook.id).values(**values))
+        values = {"failures": hook.failures + 1, "next_try_us": now_us + wait * 1_000_000}
+    else:
+        values = {"failures": 0, "next_try_us": 0}
+    is_ours = (webhooks.c.id == hook.id) & (webhooks.c.delivered == hook.delivered)  # no other process got further meanwhile
+    unit.write(update(webhooks).where(is_ours).values(delivered=delivered, **values))
 
 
 def _check_url(url: str) -> None:
