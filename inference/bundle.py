@@ -241,21 +241,37 @@ def check_graph(model: bytes, name: str) -> None:
     }
     if refused:
         raise BundleError(f"{name}: model.onnx uses operators that are not accepted: {', '.join(sorted(refused))}")
-    if (elements := _elements(proto, name)) > ELEMENTS_LIMIT:
+    graph = _with_shapes(proto, name)
+    if (elements := _elements(graph)) > ELEMENTS_LIMIT:
         raise BundleError(f"{name}: model.onnx needs {elements} values for one case; at most {ELEMENTS_LIMIT} are accepted")
+    if not _divides_floats_only(graph):
+        raise BundleError(f"{name}: model.onnx divides whole numbers, which is not accepted")
 
 
-def _elements(proto: Any, name: str) -> int:
-    """How many values the graph holds for one case, as far as its shapes can be told without running it."""
+def _with_shapes(proto: Any, name: str) -> Any:
+    """The graph with the types and shapes that can be told without running it."""
     import onnx
 
     try:
-        graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
-    except Exception as error:  # onnx's checker raises several unrelated classes
+        return onnx.shape_inference.infer_shapes(proto).graph
+    except Exception as error:  # onnx raises several unrelated classes
         raise BundleError(f"{name}: the shapes in model.onnx contradict each other") from error
+
+
+def _elements(graph: Any) -> int:
+    """How many values the graph holds for one case, constants included, as far as its shapes are known."""
     values = [value.type.tensor_type.shape for value in (*graph.input, *graph.output, *graph.value_info)]
     shapes = [[dim.dim_value for dim in shape.dim] for shape in values] + [list(tensor.dims) for tensor in graph.initializer]
     return sum(math.prod(max(size, 1) for size in shape) for shape in shapes)
+
+
+def _divides_floats_only(graph: Any) -> bool:
+    """Whether no division is of whole numbers: the least of them over -1 ends the whole process (SIGFPE)."""
+    import onnx
+
+    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.output, *graph.value_info)}
+    return all(kinds.get(node.output[0]) in floats for node in graph.node if node.op_type == "Div")
 
 
 def _tensors_of(attribute: Any) -> list[Any]:

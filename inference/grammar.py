@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from inference.text import Token, fold_roman, normalize_urdu, stem_english
 
@@ -144,6 +145,7 @@ def word_of(keys: tuple[str, ...]) -> Word:
     return Word(keys, kinds, unit, several, amount, days, not _ARTICLES.isdisjoint(keys))
 
 
+@lru_cache(maxsize=65536)
 def kinds_of(key: str) -> int:
     """The kinds of one key by itself."""
     return word_of((key,)).kinds

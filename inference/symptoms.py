@@ -99,6 +99,7 @@ class SymptomModel:
             raise BundleError(f"{contract.task} {contract.version}: the vocabulary lacks {error}; export it again") from error
         self.encoder = EvidenceEncoder(self._slots, self.parents)
         self._pregnancy_code = self._code_of("pregnancy")
+        self._known_shifts: dict[tuple[str | None, str | None], NDArray[np.float32]] = {}
         self._severity = np.array([label.severity or 5 for label in self._labels])
 
     @property
@@ -172,32 +173,42 @@ class SymptomModel:
         """One differential a case, in order. Raises BundleError when the model fails."""
         if not reads:
             return []
-        evidence = np.stack([self.encoder.encode(read.findings) for read in reads])
-        stated = evidence.copy()
-        for row, read in enumerate(reads):
-            if read.stated != read.findings:
-                stated[row] = self.encoder.encode(read.stated)
-        who = np.array([demographic_index(read.case.age_years, read.case.sex) for read in reads])
-        shift = np.stack([self._shift(read.case) for read in reads])
-        outputs = self._bundle.run({"evidence": evidence, "demographics": who, "log_shift": shift})
-        probabilities = self._finite(outputs["probabilities"])
-        deciding = self._finite(self._bundle.run({"evidence": stated, "demographics": who, "log_shift": shift})["probabilities"])
+        # Every case's own row, then a second one without its measurements where it has any; all go through the model at once.
+        again = [row for row, read in enumerate(reads) if read.stated != read.findings]
+        rows = [self.encoder.encode(read.findings) for read in reads] + [self.encoder.encode(reads[row].stated) for row in again]
+        people = [*reads, *(reads[row] for row in again)]
+        outputs = self._bundle.run(
+            {
+                "evidence": np.array(rows),
+                "demographics": np.array([demographic_index(read.case.age_years, read.case.sex) for read in people]),
+                "log_shift": np.array([self._shift(read.case) for read in people]),
+            }
+        )
+        all_probabilities = self._finite(outputs["probabilities"])
+        all_sizes = set_sizes(all_probabilities, self._set_mass).tolist()
+        probabilities, contributions = all_probabilities[: len(reads)], outputs["contributions"][: len(reads)]
         order = np.argsort(-probabilities, axis=1, kind="stable")
-        sizes, deciding_sizes = set_sizes(probabilities, self._set_mass), set_sizes(deciding, self._set_mass)
-        contributions = outputs["contributions"]
+        leading = np.take_along_axis(probabilities, order[:, :SHOWN_CONDITIONS], axis=1).tolist()
         kept = min(_CANDIDATE_REASONS, contributions.shape[1] - 1)
         strongest = np.argpartition(-np.abs(contributions), kept, axis=1)[:, : kept + 1]
-        return [
-            Differential(
-                leading=tuple(Possible(self._labels[place], float(probabilities[row, place])) for place in order[row, :SHOWN_CONDITIONS]),
-                prediction_set=tuple(self._labels[place].name for place in order[row, : sizes[row]]),
-                severity_mass=dict(enumerate(np.bincount(self._severity, weights=deciding[row], minlength=6).tolist())),
-                deciding_set_size=int(deciding_sizes[row]),
-                contributions=self._contributions(strongest[row], evidence[row], contributions[row]),
-                n_present=sum(value != ABSENT for value in read.stated.values()),
+        deciding_row = list(range(len(reads)))
+        for place, row in enumerate(again, start=len(reads)):
+            deciding_row[row] = place
+        found = []
+        for row, read in enumerate(reads):
+            places = order[row, : max(all_sizes[row], SHOWN_CONDITIONS)].tolist()
+            deciding = deciding_row[row]
+            found.append(
+                Differential(
+                    leading=tuple(Possible(self._labels[place], value) for place, value in zip(places, leading[row], strict=False)),
+                    prediction_set=tuple([self._labels[place].name for place in places[: all_sizes[row]]]),
+                    severity_mass=dict(enumerate(np.bincount(self._severity, weights=all_probabilities[deciding], minlength=6).tolist())),
+                    deciding_set_size=all_sizes[deciding],
+                    contributions=self._contributions(strongest[row], rows[row], contributions[row]),
+                    n_present=sum([value != ABSENT for value in read.stated.values()]),
+                )
             )
-            for row, read in enumerate(reads)
-        ]
+        return found
 
     def _finite(self, probabilities: NDArray[Any]) -> NDArray[Any]:
         if not np.isfinite(probabilities).all():
@@ -205,19 +216,31 @@ class SymptomModel:
         return probabilities
 
     def _shift(self, case: Case) -> NDArray[np.float32]:
-        return prior_shift(self._shifts, season_of(case.received_at), self.province_of(case))
+        """Read-only: cases of one season and province share it."""
+        key = season_of(case.received_at), self.province_of(case)
+        shift = self._known_shifts.get(key)
+        if shift is None:
+            shift = prior_shift(self._shifts, *key)
+            if key[1] is None or key[1] in self._shifts["province"]:  # what a form calls a province is without limit
+                self._known_shifts[key] = shift
+        return shift
 
     def _contributions(
         self, candidates: NDArray[np.int64], evidence: NDArray[np.float32], contributions: NDArray[np.float32]
     ) -> tuple[Contribution, ...]:
         """The strongest findings for and against, strongest first, of one case's slots with the largest contributions."""
-        ordered = sorted(candidates.tolist(), key=lambda place: -abs(contributions[place]))
-        chosen = [place for place in ordered if evidence[place] and abs(contributions[place]) >= LEAST_CONTRIBUTION]
-        supporting = [place for place in chosen if contributions[place] > 0][:SHOWN_REASONS]
-        opposing = [place for place in chosen if contributions[place] < 0][:SHOWN_REASONS]
-        return tuple(self._contribution(place, evidence[place], contributions[place]) for place in supporting + opposing)
+        worth, states = contributions[candidates].tolist(), evidence[candidates].tolist()
+        told = [
+            (place, state, log_odds)
+            for place, state, log_odds in zip(candidates.tolist(), states, worth, strict=True)
+            if state and abs(log_odds) >= LEAST_CONTRIBUTION
+        ]
+        told.sort(key=_strength, reverse=True)
+        supporting = [one for one in told if one[2] > 0][:SHOWN_REASONS]
+        opposing = [one for one in told if one[2] < 0][:SHOWN_REASONS]
+        return tuple([self._contribution(*one) for one in supporting + opposing])
 
-    def _contribution(self, place: int, state: np.float32, log_odds: np.float32) -> Contribution:
+    def _contribution(self, place: int, state: float, log_odds: float) -> Contribution:
         slot = self._slots[place]
         evidence = self._evidences[slot.code]
         name_en, name_ur = evidence.get("name_en", slot.code), evidence.get("name_ur", slot.code)
@@ -226,10 +249,14 @@ class SymptomModel:
             name_en, name_ur = f"{name_en}: {meaning.get('en', slot.value)}", f"{name_ur}: {meaning.get('ur', slot.value)}"
         if state < 0:
             name_en, name_ur = f"no {name_en}", f"{name_ur} نہیں"
-        return Contribution(slot.code, name_en, name_ur, float(log_odds))
+        return Contribution(slot.code, name_en, name_ur, log_odds)
 
     def _code_of(self, slug: str) -> str | None:
         return next((code for code, evidence in self._evidences.items() if evidence.get("slug") == slug), None)
+
+
+def _strength(told: tuple[int, float, float]) -> float:
+    return abs(told[2])
 
 
 def set_sizes(probabilities: NDArray[Any], mass: float) -> NDArray[np.int64]:

@@ -64,6 +64,16 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def queue_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database of the newest version with nothing in it, once of each kind (PostgreSQL's is emptied for each test)."""
+    from queue_database import emptied, migrated
+
+    if request.param == "sqlite":
+        return migrated(f"sqlite:///{tmp_path / 'nabz.db'}")
+    return emptied(request.getfixturevalue("postgres_server"))
+
+
 @pytest.fixture
 def tiny_release(tmp_path: Path) -> Path:
     """Two conditions and five evidences in the DDXPlus release format, with three patients.

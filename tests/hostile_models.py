@@ -181,7 +181,7 @@ def hidden_giants() -> Iterator[HostileModel]:
                 f"{maker.op_type} as large as the case says, {size}", graph.SerializeToString(), ((float(size), float(size)),)
             )
     logs = tensor("logs", np.log([4_000.2, 4_000.2]))
-    many = [node("ConstantOfShape", "shape", f"b{n}", value=one) for n in range(60)]
+    many = [node("ConstantOfShape", "shape", f"b{n}", value=helper.make_tensor("value", FLOAT, [1], [n + 1.0])) for n in range(60)]
     total = [helper.make_node("Sum", [f"b{n}" for n in range(60)], ["big"])]
     hidden = [node("Exp", "logs", "e"), node("Cast", "e", "shape", to=INT64), *many, *total]
     yield HostileModel("sixty hidden ones of 64 MB each", model(*hidden, *tail, constants=[logs]).SerializeToString())
@@ -398,6 +398,34 @@ def crashes() -> Iterator[tuple[str, onnx.ModelProto]]:
     )
 
 
+def empties() -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Accepted operators over no values at all, and other arguments at the edge."""
+    free, none = ends(name="probabilities", shape=None), tensor("a", [0], np.int64)
+    rows = node("Slice", "evidence a a", "y")
+    numbers = [node("Cast", "evidence", "x", to=INT64), node("Slice", "x a a", "y"), node("Cast", "z", "probabilities", to=FLOAT)]
+    for operator, given in (("ReduceMean", {"axes": [0]}), ("ReduceMax", {"axes": [0]}), ("ArgMax", {"axis": 0})):
+        graph = model(*numbers[:2], node(operator, "y", "z", **given), numbers[2], constants=[none], outputs=free)
+        yield f"{operator} of no whole numbers", graph
+    picture = [node("Reshape", "evidence s", "x"), node("Slice", "x a a d", "y")]
+    constants = [none, tensor("s", [1, 1, 1, 2], np.int64), tensor("d", [3], np.int64)]
+    one = {"kernel_shape": [1, 1]}
+    for operator, given in (("GlobalAveragePool", {}), ("AveragePool", one), ("MaxPool", one), ("Softmax", {}), ("Flatten", {"axis": 9})):
+        yield f"{operator} of no picture", model(*picture, node(operator, "y", "probabilities", **given), constants=constants, outputs=free)
+    shape = tensor("s", [0, 2**40], np.int64)
+    yield "Reshape of nothing", model(rows, node("Reshape", "y s", "probabilities", allowzero=1), constants=[none, shape], outputs=free)
+    scales = [tensor("s", [0.0, 0.0]), tensor("z", [0, 0], np.uint8)]
+    for size in (0, -1, 3, 2**40):
+        there = node("QuantizeLinear", "evidence s z", "q", axis=1, block_size=size)
+        back = node("DequantizeLinear", "q s z", "probabilities", axis=1, block_size=size)
+        yield f"quantised in blocks of {size}", model(there, back, constants=scales, opset=21, ir=10)
+    layer = node("LayerNormalization", "evidence s", "probabilities", axis=-(2**31))
+    yield "LayerNormalization of an axis outside", model(layer, constants=scales[:1])
+    normaliser = helper.make_node("Normalizer", ["y"], ["probabilities"], domain="ai.onnx.ml", norm="L2")
+    yield "Normalizer of no rows", model(rows, normaliser, constants=[none], outputs=free)
+    pads = tensor("p", [-9, -9, -(2**62), 2**62], np.int64)
+    yield "Pad by less than nothing", model(node("Pad", "evidence p", "probabilities"), constants=[pads], outputs=free)
+
+
 def tree(places: Any, true: Any, false: Any, modes: Any, feature: int = 0, target: int = 0) -> onnx.ModelProto:
     """A regression tree over the evidence, one number per class."""
     count = len(list(places))
@@ -411,7 +439,7 @@ def tree(places: Any, true: Any, false: Any, modes: Any, feature: int = 0, targe
 
 def hostile_models() -> Iterator[HostileModel]:
     """All of them, in a fixed order."""
-    for make in (control_flow, giants, wrong_ends, broken_graphs, wrong_answers, crashes):
+    for make in (control_flow, giants, wrong_ends, broken_graphs, wrong_answers, crashes, empties):
         for kind, proto in make():
             yield HostileModel(f"{make.__name__}: {kind}", proto.SerializeToString())
     for kind, content in other_bytes():

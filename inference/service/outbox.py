@@ -14,14 +14,13 @@ import ipaddress
 import logging
 import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import httpx
 import orjson
 from sqlalchemy import Row, func, select, update
 
-from inference.errors import NotFoundError, StorageError, UnprocessableError
+from inference.errors import NotFoundError, ServiceError, StorageError, UnprocessableError
 from inference.service import store
 from inference.service.access import require
 from inference.service.callers import Who
@@ -30,6 +29,9 @@ from inference.service.live import described
 from inference.service.referrals import new_id
 from inference.service.tables import events, from_us, webhooks
 from inference.service.vault import Vault
+
+if TYPE_CHECKING:
+    import httpx
 
 _IDLE_SECONDS = 1.0
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 2, 3600
@@ -95,6 +97,10 @@ class Outbox:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _deliver_forever(self) -> None:
+        while not await self._has_receivers():
+            await asyncio.sleep(_IDLE_SECONDS)
+        import httpx  # takes a quarter of a second, which most services never need
+
         async with httpx.AsyncClient(timeout=self._timeout, follow_redirects=False) as client:
             while True:
                 try:
@@ -104,6 +110,14 @@ class Outbox:
                     sent = 0
                 if not sent:
                     await asyncio.sleep(_IDLE_SECONDS)
+
+    async def _has_receivers(self) -> bool:
+        try:
+            first = await self._database.run(lambda unit: unit.connection.execute(select(webhooks.c.id).limit(1)).first())
+        except ServiceError as error:
+            _log.warning("webhooks wait: %s", type(error).__name__)
+            return False
+        return first is not None
 
     async def deliver_once(self, client: httpx.AsyncClient, now_us: int) -> int:
         """Send what is due to every receiver whose turn it is. Returns how many events were accepted."""
@@ -128,6 +142,8 @@ class Outbox:
         return accepted
 
     async def _is_accepted(self, client: httpx.AsyncClient, hook: Row[Any], row: Row[Any], now_us: int) -> bool:
+        import httpx
+
         body = orjson.dumps({"type": f"referral.{row.kind}", "timestamp": from_us(row.at_us).isoformat(), "data": described(row)})
         try:
             secret = self._vault.unseal(hook.secret, f"webhooks:{hook.id}")

@@ -133,7 +133,7 @@ def count_queue(unit: Unit) -> QueueCounts:
         if not on_time:
             past_cap[level] = count
     by_level = select(referrals.c.level, func.count()).where(referrals.c.state == store.CLAIMED_TEXT).group_by(referrals.c.level)
-    claimed: dict[int, int] = {level: count for level, count in unit.connection.execute(by_level)}
+    claimed = {int(level): int(count) for level, count in unit.connection.execute(by_level)}
     depth = {(level, store.CLAIMED): claimed.get(level, 0) for level in LEVELS}
     return QueueCounts(depth | {(level, store.WAITING): open_[level] - claimed.get(level, 0) for level in LEVELS}, oldest, past_cap)
 

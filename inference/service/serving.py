@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import socket
@@ -28,6 +29,7 @@ _SAMPLE_NOW = datetime.fromisoformat("2026-11-22T10:00:00+05:00")
 _DEMO_CLINIC = Who("demo", "clinic", "mithi")
 _KEEP_ALIVE_SECONDS = 30
 _BACKLOG = 2048
+_LOOK_SECONDS = 0.02
 _HEADER_BYTES = 32 * 1024
 _log = logging.getLogger("nabz.service")
 
@@ -87,10 +89,12 @@ def _listen(settings: Settings) -> socket.socket:
 
 async def _serve(server: Server, listening: socket.socket, parts: Parts, *, demo: bool) -> None:
     serving = asyncio.create_task(server.serve([listening]))
-    if demo:
-        while not server.started and not serving.done():
-            await asyncio.sleep(0.02)
-        if not serving.done():
+    while not serving.done() and not (server.started and parts.scorer.health().ready):
+        await asyncio.sleep(_LOOK_SECONDS)
+    if not serving.done():
+        gc.collect()
+        gc.freeze()  # what is loaded by now stays: walking it again and again costs a tenth of the time
+        if demo:
             await load_samples(parts)
     await serving
 

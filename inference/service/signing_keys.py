@@ -13,14 +13,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import httpx
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 from inference.errors import OverloadedError, PolicyError, UnauthenticatedError
+
+if TYPE_CHECKING:
+    import httpx
 
 # What a key of this type (and curve) may sign. Nothing symmetric: a public key must never pass for a shared secret.
 _SIGNS: Final[Mapping[tuple[object, object], tuple[str, ...]]] = {
@@ -214,6 +216,8 @@ class UrlKeys:
             self._fetching = asyncio.get_running_loop().create_task(self._fetch())
 
     async def _fetch(self) -> None:
+        import httpx  # takes a quarter of a second, which a service with a key file never needs
+
         try:
             self.current = KeySet.parse(await self._get())
             self._fetched_at = self._clock()
@@ -221,6 +225,8 @@ class UrlKeys:
             _log.warning("the issuer's key set cannot be fetched (%s): the last keys stay in use", type(error).__name__)
 
     async def _get(self) -> bytes:
+        import httpx
+
         async with (
             asyncio.timeout(FETCH_SECONDS),
             httpx.AsyncClient(transport=self._transport, timeout=FETCH_SECONDS, follow_redirects=False) as client,

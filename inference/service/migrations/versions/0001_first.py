@@ -242,6 +242,8 @@ def upgrade() -> None:
     for table, kinds in KEPT.items():
         for kind in kinds:
             _refuse(table, kind)
+        if op.get_bind().dialect.name == "postgresql":
+            op.execute(f"CREATE TRIGGER keep_{table} BEFORE TRUNCATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION nabz_refuse()")
 
 
 def _refuse(table: str, kind: str) -> None:
