@@ -39,6 +39,7 @@ _GAP = 2  # words that may stand between two words of one phrase: "chest tightne
 _ELSEWHERE = 1 << 20  # a distance that any word of the same statement is under
 _FUZZY_LENGTH = 5  # a shorter word has too many neighbours at one edit: only swapped letters are mended
 _SHORTEST_FUZZY = 4
+_PIECE_WORDS = 80  # more words than nearly any complaint has
 _FUZZY_LONG = 8  # from this length on, two edits are allowed
 
 
@@ -117,7 +118,23 @@ class FindingsReader:
         self._word = lru_cache(maxsize=65536)(self._corrected)
 
     def read(self, complaint: str) -> Reading:
-        """Every finding that `complaint` states or denies. An empty complaint gives an empty reading."""
+        """Every finding that `complaint` states or denies. An empty complaint gives an empty reading.
+
+        A long one is read piece by piece, at sentence ends where there are any: what a word denies stands near it, and the time
+        grows with the length alone.
+        """
+        pieces = _pieces(complaint)
+        if len(pieces) == 1:
+            return self._read(complaint)
+        findings: list[ReadFinding] = []
+        not_understood: list[tuple[int, int]] = []
+        for start, end in pieces:
+            reading = self._read(complaint[start:end])
+            findings += [replace(found, start=found.start + start, end=found.end + start) for found in reading.findings]
+            not_understood += [(first + start, last + start) for first, last in reading.not_understood]
+        return Reading(tuple(findings), tuple(not_understood))
+
+    def _read(self, complaint: str) -> Reading:
         tokens = tokenize(complaint)
         words = [self._word(token.keys) for token in tokens]
         statements = statements_of(tokens, words)
@@ -237,6 +254,20 @@ class FindingsReader:
                 if rule["of"] == finding.code and rule.get("over_days", -1) < finding.duration_days < rule.get("under_days", 1e9)
             ]
         return completed
+
+
+def _pieces(complaint: str) -> list[tuple[int, int]]:
+    """Where a complaint is cut: after at most `_PIECE_WORDS` words, at the last sentence end among them, if there is one."""
+    if len(complaint) <= _PIECE_WORDS:
+        return [(0, len(complaint))]
+    tokens = tokenize(complaint)
+    cuts = [0]
+    first = 0
+    while len(tokens) - first > _PIECE_WORDS:
+        ends = range(first + _PIECE_WORDS, first + _PIECE_WORDS // 2, -1)
+        first = next((place for place in ends if tokens[place].clause != tokens[place - 1].clause), ends[0])
+        cuts.append(tokens[first].start)
+    return list(pairwise([*cuts, len(complaint)]))
 
 
 def _phrase(code: str, value: str, polarity: str, script: str, text: str) -> _Phrase | None:

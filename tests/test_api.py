@@ -148,12 +148,12 @@ def test_an_idempotency_key_gives_the_first_answer_again(service: Service, route
     assert elsewhere.status_code == 201 and "idempotency-replayed" not in elsewhere.headers
 
 
-@pytest.mark.parametrize("key", ["", "x" * 201, "\x01"])
+@pytest.mark.parametrize("key", ["", "x" * 201, "\x01", "two words"])
 def test_a_key_that_cannot_be_one_is_refused(service: Service, key: str):
     """Nothing is stored under a key that could not be found again."""
     answer = service.client.post("/v1/referrals", json=CASE, headers={**service.token("clinic"), "Idempotency-Key": key})
     assert answer.status_code == 400
-    assert answer.json()["detail"].startswith("Idempotency-Key: expected 1 to 200 printable ASCII characters")
+    assert answer.json()["detail"].startswith("Idempotency-Key: expected 1 to 200 visible ASCII characters")
 
 
 def test_keys_and_referrals_outlive_a_restart(tmp_path: Path):
@@ -402,7 +402,7 @@ def test_webhooks_are_added_listed_and_removed(service: Service):
     (listed,) = service.client.get("/v1/webhooks", headers=admin).json()
     assert (listed["url"], "secret" in listed) == ("https://hospital.example/nabz", False)
     refused = service.client.post("/v1/webhooks", json={"url": "http://hospital.example/nabz"}, headers=admin)
-    assert (refused.status_code, refused.json()["detail"][:23]) == (422, "url: expected https://H")
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/body/url")
     route = f"/v1/webhooks/{added.json()['id']}"
     assert [service.client.delete(route, headers=admin).status_code for _ in range(2)] == [204, 404]
     assert {"webhook_added", "webhook_removed"} <= set(audited(service))

@@ -129,7 +129,7 @@ def fhir_ids(service: Service) -> dict[str, str]:
 
 def token_of(service: Service, caller: str) -> dict[str, str]:
     """The header of one of CALLERS."""
-    return service.token("clinic", caller.split()[0]) if "clinic" in caller.split() else service.token(caller)
+    return service.token("clinic", caller.split(maxsplit=1)[0]) if "clinic" in caller.split() else service.token(caller)
 
 
 def jpeg() -> bytes:

@@ -597,3 +597,12 @@ def test_complaints(read: Callable[[str], Outcome], complaint: str, there: str, 
     assert with_parents(must) <= present <= with_parents(may)
     must, may = expected(denied)
     assert must <= absent <= may
+
+
+def test_a_long_complaint_is_read_to_its_end_with_spans_in_the_whole_text() -> None:
+    """Far more words than a piece holds: what stands last is found where it stands, and a sentence is not cut in two."""
+    reader = FindingsReader(compile_lexicon(_catalogue()), {})
+    walk = "We walked to the shop and back. " * 60
+    complaint = f"{walk}No fever. {walk}Chest pain since morning."
+    said = {(complaint[found.start : found.end].casefold(), found.value) for found in reader.read(complaint).findings}
+    assert said == {("chest pain", "present"), ("no fever", "absent")}

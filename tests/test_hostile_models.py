@@ -40,7 +40,7 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
 
 def family(kind: str) -> str:
     """The group that a hostile model belongs to."""
-    return kind.split(":")[0]
+    return kind.partition(":")[0]
 
 
 def test_no_hostile_model_ends_the_process(tried):

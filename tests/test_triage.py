@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from inference.case import CaseReading, read_case
 from inference.errors import BundleError
@@ -114,6 +115,16 @@ def test_a_missing_photo_is_a_review_reason(triage, tmp_path):
     result = triage.assess(case(age_years=50, complaint="itchy rash", photos=[{"path": "gone.jpg"}]), NOW, tmp_path)
     assert result.lesion is None
     assert any("gone.jpg" in why for why in result.review.why)
+
+
+def test_no_photos_sent_is_not_the_folder_here(triage, tmp_path, monkeypatch):
+    """An empty mapping never makes the service read a file of its own folder, whatever the case calls its photo."""
+    Image.new("RGB", (200, 200), (190, 120, 90)).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    reading = case(age_years=50, complaint="itchy rash", photos=[{"path": "a.png"}])
+    assert not any("there is no such photo" in why for why in triage.assess(reading, NOW).review.why)
+    result = triage.assess(reading, NOW, {})
+    assert "photo not scored: a.png: there is no such photo in the photo folder; send it again" in result.review.why
 
 
 def test_unknown_findings_are_named(triage):

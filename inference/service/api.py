@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi import APIRouter, Header, HTTPException, Path, Query, Request
+from fastapi.routing import APIRoute
 from sqlalchemy import select
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from inference.assessment import Assessment
 from inference.case import read_case
@@ -20,6 +22,7 @@ from inference.service.access import require
 from inference.service.api_models import (
     CASE_EXAMPLE,
     CASE_SCHEMA,
+    EVENT_SCHEMA,
     FINDINGS_EXAMPLE,
     AuditRow,
     Claimed,
@@ -54,7 +57,20 @@ _ID = Annotated[str, Path(pattern=r"^r-[0-9a-f]{32}$", description="the referral
 _SHA256 = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="the photo's content hash")]
 _NAME = Annotated[str | None, Query(min_length=1, max_length=128)]
 
-router = APIRouter(prefix="/v1")
+
+class _Route(APIRoute):
+    """A route whose refusal of a method names every method of its address, not only its own."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request whose address fits."""
+        if scope["method"] not in (self.methods or ()):
+            here = (route for route in router.routes if isinstance(route, APIRoute) and route.path == self.path)
+            allowed = {method for route in here for method in route.methods or ()}
+            raise HTTPException(405, headers={"Allow": ", ".join(sorted(allowed))})
+        await super().handle(scope, receive, send)
+
+
+router = APIRouter(prefix="/v1", route_class=_Route)
 
 
 def parts_of(request: Request) -> Parts:
@@ -76,10 +92,13 @@ def _body(schema: Mapping[str, Any], example: Any, *, with_photos: bool = False)
     content: dict[str, Any] = {_JSON: {"schema": schema, "example": example}}
     if with_photos:
         properties = {
-            "case": {"type": "string", "contentMediaType": _JSON, "description": "the case as JSON"},
+            "case": {**schema, "description": "the case as JSON"},
             "photos": {"type": "array", "items": {"type": "string", "format": "binary"}, "description": "JPEG, PNG or WebP files"},
         }
-        content["multipart/form-data"] = {"schema": {"type": "object", "properties": properties, "required": ["case"]}}
+        content["multipart/form-data"] = {
+            "schema": {"type": "object", "properties": properties, "required": ["case"], "additionalProperties": False},
+            "encoding": {"case": {"contentType": _JSON}},
+        }
     return {"requestBody": {"required": True, "content": content}}
 
 
@@ -312,12 +331,15 @@ async def erase(request: Request, id: _ID) -> Response:  # noqa: A002
     "/events",
     summary="Live updates",
     response_class=Response,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}, **responses(422, *_SECURED)},
+    responses={
+        200: {"description": "events, one after another", "content": {"text/event-stream": {"schema": EVENT_SCHEMA}}},
+        **responses(422, *_SECURED),
+    },
 )
 async def listen(
     request: Request,
     after: Annotated[int | None, Query(ge=0, le=2**53, description="sequence to resume after; default: from now on")] = None,
-    last_event_id: Annotated[str | None, Header(pattern=r"^[0-9]{1,15}$")] = None,
+    last_event_id: Annotated[str, Header(pattern=r"^[0-9]{0,15}$", description="the last event's id; goes before `after`")] = "",
 ) -> Response:
     """Server-sent events: one for every change of a referral. `Last-Event-ID` resumes where a connection broke."""
     parts, who = parts_of(request), await who_asks(request)

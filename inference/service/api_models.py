@@ -1,15 +1,17 @@
-"""The shapes of the HTTP interface, for callers' bodies and for the OpenAPI document. Holds no logic."""
+"""The shapes of the HTTP interface, for callers' bodies and for the OpenAPI document. Decides nothing."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from inference.assessment import Assessment
 
 _STRICT = ConfigDict(extra="forbid", str_strip_whitespace=True, strict=True)
 _TEXT_LENGTH = 4000
+_HOST = "[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?"
+_RECEIVER = rf"^(https://{_HOST}|http://(localhost|127\.0\.0\.1))(:[0-9]{{1,5}})?(/[!-~]*)?$"
 
 CASE_EXAMPLE: dict[str, Any] = {
     "case_id": "r-17",
@@ -46,13 +48,35 @@ CASE_SCHEMA: dict[str, Any] = {
 }
 FINDINGS_EXAMPLE: dict[str, Any] = {"vitals": {"spo2_percent": 86}, "complaint": "saans phool rahi hai"}
 
+# One event of the stream; `data` is a JSON object.
+EVENT_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "pattern": "^[0-9]+$", "description": "what `Last-Event-ID` resumes after"},
+        "event": {"type": "string", "description": "what happened: created, claimed, reassessed, …"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "description": "referral_id, at, level_before, level, state, specialty, district, clinic, revision",
+        },
+    },
+}
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 2.0 is 2, and 2.5, "2" and true are no levels."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Level = Annotated[int, Field(ge=1, le=5), BeforeValidator(_whole)]
+
 
 class OverrideRequest(BaseModel):
     """A clinician's own level, and why."""
 
     model_config = _STRICT
 
-    level: int = Field(ge=1, le=5, examples=[2])
+    level: Level = Field(examples=[2])
     reason: str = Field(min_length=1, max_length=_TEXT_LENGTH, examples=["ECG by phone shows ST elevation"])
 
 
@@ -62,7 +86,7 @@ class CompleteRequest(BaseModel):
     model_config = _STRICT
 
     outcome: Literal["advised", "treated", "referred", "admitted", "not_reached", "died", "other"] = Field(examples=["referred"])
-    final_level: int | None = Field(default=None, ge=1, le=5, examples=[2])
+    final_level: Level | None = Field(default=None, examples=[2])
     note: str = Field(default="", max_length=_TEXT_LENGTH)
 
 
@@ -79,7 +103,13 @@ class WebhookRequest(BaseModel):
 
     model_config = _STRICT
 
-    url: str = Field(min_length=1, max_length=2000, examples=["https://hospital.example/nabz"])
+    url: str = Field(
+        min_length=1,
+        max_length=2000,
+        pattern=_RECEIVER,
+        description="https, or http to this machine; without a user name",
+        examples=["https://hospital.example/nabz"],
+    )
 
 
 class ReferralRow(BaseModel):

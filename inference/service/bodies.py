@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from inference.service.referrals import Submission
 CASE_PART = "case"
 _JSON_PART_BYTES = 1024 * 1024
 _MOST_FILES = 16
-_MOST_KEY_LENGTH = 200
+_KEY = re.compile(r"[!-~]{1,200}")
 _UPLOADS_AT_ONCE = asyncio.Semaphore(2)  # each may hold as many bytes as the upload limit
 # A photo must not lie in the clear on the disk while it is received: parts stay in memory, within the limit of the body.
 MultiPartParser.spool_max_size = 64 * 1024 * 1024
@@ -102,6 +103,6 @@ def idempotency_key(request: Request) -> str | None:
     key = request.headers.get("idempotency-key")
     if key is None:
         return None
-    if not 0 < len(key) <= _MOST_KEY_LENGTH or not key.isascii() or not key.isprintable():
-        raise MalformedError(f"Idempotency-Key: expected 1 to {_MOST_KEY_LENGTH} printable ASCII characters, such as a UUID")
+    if not _KEY.fullmatch(key):
+        raise MalformedError("Idempotency-Key: expected 1 to 200 visible ASCII characters without spaces, such as a UUID")
     return key

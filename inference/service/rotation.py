@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Column, Table, and_, select, tuple_, update
+from sqlalchemy import Column, Engine, Table, and_, select, tuple_, update
 
 from inference.errors import ConflictError
 from inference.service.database import Unit, make_engine, transact
@@ -33,7 +34,6 @@ SEALED: tuple[tuple[Table, str, Callable[[Any], str]], ...] = (
 def forget_keys(settings: Settings) -> int:
     """Drop the keys that nothing is sealed with any more. Returns how many. Raises ConflictError while something is."""
     vault = Vault.open(settings.keys)
-    engine = make_engine(settings.database_url)
 
     def left(unit: Unit) -> int:
         total = 0
@@ -43,8 +43,8 @@ def forget_keys(settings: Settings) -> int:
             total += sum(not vault.is_current(value) for value in values)
         return total
 
-    count = transact(engine, left, vault.mac_key("audit")) + PhotoStore(settings.photos, vault).reseal_all().count
-    engine.dispose()
+    with _engine(settings) as engine:
+        count = transact(engine, left, vault.mac_key("audit")) + PhotoStore(settings.photos, vault).reseal_all().count
     if count:
         raise ConflictError(f"{count} values were sealed with an older key: restart the service, then run `nabz keys rotate` again")
     old = [key_id for key_id in vault.key_ids if key_id != vault.primary]
@@ -59,25 +59,41 @@ def rotate_keys(settings: Settings, progress: Callable[[str], None] = lambda _: 
     Each batch is a transaction of its own, and both keys open until the end: a rotation that was broken off loses nothing.
     """
     vault = Vault.open(settings.keys)
-    audit_key = vault.mac_key("audit")
-    engine = make_engine(settings.database_url)
     vault.rotate()
-    total = 0
-    for table, column, context in SEALED:
-        count = 0
-        last: tuple[Any, ...] | None = None
-        while True:
-            last, changed = transact(engine, lambda unit, last=last: _reseal(unit, vault, table, table.c[column], context, last), audit_key)  # type: ignore[misc]  # noqa: B023
-            count += changed
-            if last is None:
-                break
-        progress(f"{table.name}.{column}: {count} sealed again")
-        total += count
-    resealed = PhotoStore(settings.photos, vault).reseal_all()
-    progress(f"photos: {resealed.count} sealed again, {len(resealed.unreadable)} cannot be read")
-    transact(engine, lambda unit: record(unit, CLOCK, "keys_rotated", None, datetime.now(UTC), values=total), audit_key)
-    engine.dispose()
+    with _engine(settings) as engine:
+        total = sum(_reseal_all(engine, vault, *sealed, progress) for sealed in SEALED)
+        resealed = PhotoStore(settings.photos, vault).reseal_all()
+        progress(f"photos: {resealed.count} sealed again, {len(resealed.unreadable)} cannot be read")
+        now = datetime.now(UTC)
+        transact(engine, lambda unit: record(unit, CLOCK, "keys_rotated", None, now, values=total), vault.mac_key("audit"))
     return total
+
+
+def _reseal_all(
+    engine: Engine, vault: Vault, table: Table, column: str, context: Callable[[Any], str], progress: Callable[[str], None]
+) -> int:
+    """Seal a whole column again, batch by batch. Returns how many values were changed."""
+    count, last = 0, None
+    while True:
+        last, changed = transact(
+            engine,
+            lambda unit, last=last: _reseal(unit, vault, table, table.c[column], context, last),  # type: ignore[misc]
+            vault.mac_key("audit"),
+        )
+        count += changed
+        if last is None:
+            break
+    progress(f"{table.name}.{column}: {count} sealed again")
+    return count
+
+
+@contextmanager
+def _engine(settings: Settings) -> Iterator[Engine]:
+    engine = make_engine(settings.database_url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def _reseal(

@@ -34,7 +34,7 @@ _COMPLAINTS = (
     "", "", "bukhar aur khansi", "seenay mein dard", "zukam", "pet mein dard aur ulti", "fever for three days", "sar dard",
     "saans phool raha hai", "cough with blood", "no complaint, feels well", "بخار", "kamar dard", "khujli", "weakness and dizziness",
 )  # fmt: skip
-_RED_SIGNS = tuple(code for code, role in iitt_signs().items() if role in ("red", "yellow"))
+_RED_SIGNS = tuple(code for code, role in iitt_signs().items() if role == "red")
 
 
 def run(size: int, ground: Ground) -> Outcome:
