@@ -12,8 +12,8 @@ import os
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,6 +30,16 @@ _MOST_RESTARTS = 10
 _TOOL_SECONDS = 3600
 
 
+@contextmanager
+def _on_disk() -> Iterator[None]:
+    """Turns the system's errors into StorageError."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"a file could not be copied ({error.strerror or type(error).__name__}): make room, and begin again") from error
+
+
+@_on_disk()
 def backup(settings: Settings, folder: Path, progress: Callable[[str], None] = lambda _: None) -> Path:
     """Copy everything but the keys into `folder`, which must not exist yet or be empty. Returns the manifest's path."""
     if folder.exists() and any(folder.iterdir()):
@@ -57,6 +67,7 @@ def backup(settings: Settings, folder: Path, progress: Callable[[str], None] = l
     return folder / MANIFEST
 
 
+@_on_disk()
 def restore(settings: Settings, folder: Path, progress: Callable[[str], None] = lambda _: None) -> None:
     """Put a backup in place of nothing: the database must not exist yet (PostgreSQL: be empty). Raises StorageError."""
     manifest = _checked(folder)

@@ -56,7 +56,7 @@ def merged(case: Case, new: Mapping[str, Any]) -> dict[str, Any]:
         elif given is not None:
             raw[name] = given  # not an object: read_case names it
     said, complaint = new.get("complaint"), old.get("complaint", "")
-    if isinstance(said, str) and said.strip() and said.strip() not in complaint:
+    if isinstance(said, str) and not _lines(said) <= _lines(complaint):  # line by line: "chest pain" stands in "no chest pain" too
         raw["complaint"] = f"{complaint}\n{said}".strip()
     photos = new.get("photos")
     if isinstance(photos, list):
@@ -66,6 +66,10 @@ def merged(case: Case, new: Mapping[str, Any]) -> dict[str, Any]:
         raw["priority"] = _more_urgent(case.priority, asked)
     unknown = new.keys() - {*_REPLACED, "findings", "vitals", "complaint", "photos", "priority", "case_id", "received_at"}
     return {**raw, **{name: new[name] for name in unknown}}
+
+
+def _lines(text: str) -> set[str]:
+    return {line.strip() for line in text.split("\n") if line.strip()}
 
 
 def _more_urgent(before: str | None, asked: Any) -> Any:

@@ -76,13 +76,14 @@ def _print_settings() -> int:
 
 def _audit(_: argparse.Namespace) -> int:
     from inference.service.audit import verify
-    from inference.service.database import make_engine
+    from inference.service.database import make_engine, transact
     from inference.service.vault import Vault
 
     settings = _settings()
-    engine = make_engine(settings.database_url)
-    with engine.begin() as connection:
-        check = verify(connection, Vault.open(settings.keys).mac_key("audit"), settings.data_dir / "audit.anchors")
+    key = Vault.open(settings.keys).mac_key("audit")
+    check = transact(
+        make_engine(settings.database_url), lambda unit: verify(unit.connection, key, settings.data_dir / "audit.anchors"), key
+    )
     if check.first_bad is None:
         print(f"the audit trail is whole: {check.rows} rows")
         return _DONE

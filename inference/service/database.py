@@ -11,6 +11,7 @@ import logging
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
@@ -24,6 +25,7 @@ from inference.service.audit import AuditEntry, append, lock_head
 from inference.service.tables import events
 
 _WAIT_FOR_LOCK_SECONDS = 5
+LATE_SECONDS = 0.5  # an audit row of a read waits no longer
 _ATTEMPTS = 3  # of a transaction that PostgreSQL broke off for another's sake
 _BROKEN_OFF = ("40001", "40P01", "23505")  # serialization failure, deadlock, a key that another process stored first
 _log = logging.getLogger("nabz.database")
@@ -38,6 +40,7 @@ class Unit:
         self.connection = connection
         self.rows: list[tuple[Table, dict[str, Any]]] = []
         self.audits: list[AuditEntry] = []
+        self.late_audits: list[AuditEntry] = []
         self.has_written = False
 
     def write(self, statement: Executable, values: Mapping[str, Any] | None = None) -> CursorResult[Any]:
@@ -52,6 +55,13 @@ class Unit:
     def audit(self, entry: AuditEntry) -> None:
         """Append to the audit trail when the group is complete."""
         self.audits.append(entry)
+
+    def audit_soon(self, entry: AuditEntry) -> None:
+        """Append to the audit trail with the next change, or within half a second: so that a read needs no sync of the disk.
+
+        While that fails, reads fail too.
+        """
+        self.late_audits.append(entry)
 
 
 @dataclass
@@ -100,13 +110,21 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
 
 def transact(engine: Engine, work: Callable[[Unit], Result], audit_key: bytes) -> Result:
     """One job in a transaction of its own, now, in this thread. Raises StorageError when the database cannot do it."""
+
+    def body(connection: Connection) -> Result:
+        unit = Unit(connection)
+        result = work(unit)
+        _flush(connection, [unit], audit_key, unit.late_audits)
+        return result
+
+    return _transacted(engine, body)
+
+
+def _transacted(engine: Engine, body: Callable[[Connection], Result]) -> Result:
     for attempt in range(_ATTEMPTS):
         try:
             with engine.begin() as connection:
-                unit = Unit(connection)
-                result = work(unit)
-                _flush(connection, [unit], audit_key)
-                return result
+                return body(connection)
         except DBAPIError as error:
             if attempt == _ATTEMPTS - 1 or getattr(error.orig, "sqlstate", None) not in _BROKEN_OFF:
                 raise _storage_error(error) from error
@@ -122,13 +140,16 @@ def _storage_error(error: SQLAlchemyError) -> StorageError:
     return StorageError(f"the database could not do it ({origin}{f', {code}' if code else ''}): nothing was stored; try again")
 
 
-def _flush(connection: Connection, units: Sequence[Unit], audit_key: bytes) -> None:
-    """Write what the units collected, table by table. The audit's head is locked before, so events are numbered as they commit."""
+def _flush(connection: Connection, units: Sequence[Unit], audit_key: bytes, late: Sequence[AuditEntry]) -> None:
+    """Write what the units collected, table by table, and the audit entries that are `late`.
+
+    The audit's head is locked before, so events are numbered as they commit.
+    """
     by_table: dict[Table, list[dict[str, Any]]] = {}
     for unit in units:
         for table, row in unit.rows:
             by_table.setdefault(table, []).append(row)
-    audits = [entry for unit in units for entry in unit.audits]
+    audits = [*late, *(entry for unit in units for entry in unit.audits)]
     head = lock_head(connection, audit_key) if audits or events in by_table else None
     for table, rows in by_table.items():
         connection.execute(insert(table), rows)
@@ -153,6 +174,8 @@ class Database:
         self._listeners: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._work, name="nabz-database", daemon=True)
         self._started = self._is_ending = False
+        self._late: list[AuditEntry] = []
+        self._late_since = 0.0
 
     def start(self) -> None:
         """Begin to take jobs."""
@@ -213,17 +236,22 @@ class Database:
             raise OverloadedError("too many changes wait to be stored: come back in a moment", 2) from error
 
     def _work(self) -> None:
-        while True:
+        while not self._is_ending:
             group = self._next_group()
             if group:
                 self._do(group)
-            if self._is_ending:
-                return
+            elif self._late:
+                self._write_late()
+        if self._late:
+            self._write_late()
 
     def _next_group(self) -> list[_Job[Any]]:
-        """The first job that comes and all that wait behind it, up to where the end was asked for."""
+        """The first job that comes and all that wait behind it, up to where the end was asked for. None comes: late audit rows wait."""
         group: list[_Job[Any]] = []
-        job = self._jobs.get()
+        try:
+            job = self._jobs.get(timeout=LATE_SECONDS if self._late else None)
+        except queue.Empty:
+            return group
         while job is not None:
             group.append(job)
             if len(group) >= self._largest_group:
@@ -280,16 +308,48 @@ class Database:
                         if unit.has_written:
                             raise
                         outcomes.append((None, error))
-                _flush(connection, units, self.audit_key)
+                late = self._late_due(units)
+                _flush(connection, units, self.audit_key, late)
         except Exception as error:  # noqa: BLE001 (each job is tried again alone, and that says what is wrong with which)
             _log.warning("a group of %d jobs is tried one by one: %s", len(group), type(error).__name__)
             return False
+        self._keep(units, late)
         for job, outcome in zip(group, outcomes, strict=True):
             job.outcome = outcome
         return True
 
     def _alone(self, job: _Job[Any]) -> None:
+        def body(connection: Connection) -> tuple[Any, Unit, list[AuditEntry]]:
+            unit = Unit(connection)
+            result = job.work(unit)
+            late = self._late_due([unit])
+            _flush(connection, [unit], self.audit_key, late)
+            return result, unit, late
+
         try:
-            job.outcome = (transact(self.engine, job.work, self.audit_key), None)
+            result, unit, late = _transacted(self.engine, body)
         except Exception as error:  # noqa: BLE001 (whatever it was, the caller is told)
             job.outcome = (None, error)
+        else:
+            self._keep([unit], late)
+            job.outcome = (result, None)
+
+    def _late_due(self, units: Sequence[Unit]) -> list[AuditEntry]:
+        """The late audit entries, once something else is written anyway or they have waited long enough."""
+        writes = any(unit.has_written or unit.rows or unit.audits for unit in units)
+        return list(self._late) if writes or time.monotonic() - self._late_since >= LATE_SECONDS else []
+
+    def _keep(self, units: Sequence[Unit], written: Sequence[AuditEntry]) -> None:
+        """After a commit: forget the late entries that were written, keep the new ones."""
+        del self._late[: len(written)]
+        if not self._late:
+            self._late_since = time.monotonic()
+        self._late += [entry for unit in units for entry in unit.late_audits]
+
+    def _write_late(self) -> None:
+        try:
+            _transacted(self.engine, lambda connection: _flush(connection, [], self.audit_key, self._late))
+        except ServiceError as error:
+            _log.warning("%d audit rows wait: %s", len(self._late), type(error).__name__)
+        else:
+            self._late.clear()

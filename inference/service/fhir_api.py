@@ -103,6 +103,7 @@ def _add_type(router: APIRouter, fhir: _Fhir, caller: Caller, support: Support) 
         add(f"/{kind}", search, methods=["GET"], name=f"search {kind}", responses=documented(200, 400, 422))
     if "read" in support.interactions:
         add(f"/{kind}/{{id}}", read, methods=["GET"], name=f"read {kind}", responses=documented(200, 304, 404))
+    if "vread" in support.interactions:
         add(f"/{kind}/{{id}}/_history/{{vid}}", vread, methods=["GET"], include_in_schema=False)
 
 

@@ -15,7 +15,7 @@ from inference.service.fhir_validation import CREATED_TYPES, MOST_ENTRIES
 FHIR_VERSION: Final = "4.0.1"
 _PUBLISHED: Final = "2026-11-23"  # when this table last changed
 
-Interaction = Literal["read", "create", "search-type"]
+Interaction = Literal["read", "vread", "create", "search-type"]
 
 
 class Search(NamedTuple):
@@ -52,11 +52,11 @@ _SAYS = {
     "Media": "photos in content.data (JPEG, PNG, WebP); what is read back has no data",
 }
 RESOURCES: Final[Sequence[Support]] = (
-    *(Support(kind, ("read", "create"), (), _SAYS[kind]) for kind in CREATED_TYPES),
-    Support("RiskAssessment", ("read", "search-type"), (_ID, _IDENTIFIER, _PATIENT, _BASED_ON), NOTICE),
+    *(Support(kind, ("read", "vread", "create"), (), _SAYS[kind]) for kind in CREATED_TYPES),
+    Support("RiskAssessment", ("read", "vread", "search-type"), (_ID, _IDENTIFIER, _PATIENT, _BASED_ON), NOTICE),
     Support(
         "Task",
-        ("read", "search-type"),
+        ("read", "vread", "search-type"),
         (
             _ID,
             _IDENTIFIER,

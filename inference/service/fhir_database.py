@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Row, or_, select
+from sqlalchemy import Row, func, select, update
 
 from inference.assessment import Assessment
 from inference.errors import ConflictError, UnprocessableError
@@ -21,10 +21,12 @@ from inference.service import store
 from inference.service.access import require
 from inference.service.callers import Who
 from inference.service.database import Unit
+from inference.service.fhir_pages import find
 from inference.service.fhir_store import (
     Committed,
     FhirAddition,
     FhirWrite,
+    NewFhirReferral,
     NewResource,
     ReferralPage,
     ReferralQuery,
@@ -33,9 +35,8 @@ from inference.service.fhir_store import (
     StoredResource,
 )
 from inference.service.fhir_validation import Identified
-from inference.service.pages import read_page
 from inference.service.referrals import ATTEMPTS, Again, Referrals, Submission, new_id, own_clinic
-from inference.service.tables import fhir_identifiers, fhir_resources, from_us, referrals, to_us
+from inference.service.tables import fhir_identifiers, fhir_resources, from_us, to_us
 
 _SEVERAL = 2
 
@@ -116,10 +117,14 @@ class DatabaseFhirStore:
             again = [(one, await self._addition(who, one, now)) for one in write.additions]
 
             def work(unit: Unit, again: Sequence[tuple[FhirAddition, Again]] = tuple(again)) -> bool:
+                self._lock_conditions(unit, who, write)
                 for resource in write.resources:
                     self._store(unit, who, resource, now)
                 for row, _ in ready:
+                    self._hold_patient(unit, who, row.patient_id)
                     store.insert_referral(unit, row, who, self._cases.policy, now)
+                for one in write.referrals:
+                    self._adopt(unit, who, one)
                 for addition, prepared in again:
                     if store.reassess(unit, addition.referral_id, prepared.row, who, self._cases.policy, now) is None:
                         raise _MovedError
@@ -138,6 +143,37 @@ class DatabaseFhirStore:
     async def _addition(self, who: Who, one: FhirAddition, now: datetime) -> Again:
         content = one.content
         return await self._cases.prepare_again(who, one.referral_id, content.case, content.photos, content.review, now)
+
+    def _lock_conditions(self, unit: Unit, who: Who, write: FhirWrite) -> None:
+        """Let nobody else store what this write's conditions ask for, until it is committed.
+
+        SQLite has one writer. On PostgreSQL two processes could both find nothing: the second waits here for the first, and then
+        sees what it stored. By the value alone, because a condition need not name the system; in order, against deadlocks.
+        """
+        if unit.connection.dialect.name != "postgresql":
+            return
+        asked = [(one.kind, one.condition) for one in write.resources if one.condition is not None]
+        for token in sorted({self._token(kind, Identified(None, found.value)) for kind, found in asked}):
+            number = int.from_bytes(hashlib.sha256(f"{who.clinic}\0{token}".encode()).digest()[:8], signed=True)
+            unit.connection.execute(select(func.pg_advisory_xact_lock(number)))
+
+    @staticmethod
+    def _hold_patient(unit: Unit, who: Who, id_: str | None) -> None:
+        """See that the Patient was not erased since the referral was planned, and is not before it is stored."""
+        if id_ is None:
+            return
+        query = select(fhir_resources.c.id).where(
+            fhir_resources.c.type == "Patient", fhir_resources.c.id == id_, fhir_resources.c.content.is_not(None)
+        )
+        if unit.connection.execute(_own(query, who).with_for_update()).first() is None:
+            raise ConflictError("the Patient was erased in the meantime: send it again")
+
+    @staticmethod
+    def _adopt(unit: Unit, who: Who, one: NewFhirReferral) -> None:
+        """Earlier resources that the request names, and that no other has, belong to it from now on: they are erased with it."""
+        for kind, id_ in one.adopted:
+            mine = (fhir_resources.c.type == kind) & (fhir_resources.c.id == id_) & fhir_resources.c.referral_id.is_(None)
+            unit.write(update(fhir_resources).where(mine, fhir_resources.c.clinic == who.clinic).values(referral_id=one.id))
 
     def _store(self, unit: Unit, who: Who, resource: NewResource, now: datetime) -> None:
         if resource.condition is not None and self._matches(unit, who, resource.kind, resource.condition):
@@ -160,16 +196,15 @@ class DatabaseFhirStore:
         return page.referrals[0] if page.referrals else None
 
     async def referrals(self, who: Who, query: ReferralQuery) -> ReferralPage:
-        """One page of referrals. Named ones come in one page; others in the queue's order, open ones first."""
+        """One page of referrals."""
         require(who, "fhir.read")
         now = self._cases.clock()
+        tokens = tuple(self._cases.case_token(value) for value in query.identifiers or ())
 
         def work(unit: Unit) -> tuple[list[tuple[Row[Any], Row[Any], bool]], str | None]:
-            rows, cursor = self._named(unit, who, query), None
-            if rows is None:
-                rows, cursor = self._listed(unit, who, query, now)
+            rows, cursor = find(unit, query, own_clinic(who), tokens, now, self._key)
             if rows:
-                store.record(unit, who, "listed", None, now, referrals=[row.id for row in rows])
+                store.record_listed(unit, who, [row.id for row in rows], now)
             latest = {row.id: store.latest_version(unit, row.id, row.version) for row in rows}
             requests = set(
                 unit.connection.execute(
@@ -180,46 +215,6 @@ class DatabaseFhirStore:
 
         found, cursor = await self._database.run(work)
         return ReferralPage(tuple(self._view(*one, now) for one in found), cursor)
-
-    def _named(self, unit: Unit, who: Who, query: ReferralQuery) -> list[Row[Any]] | None:
-        """The referrals that a query names; None for a query that names none."""
-        if query.ids is None and query.patient_ids is None and query.identifiers is None:
-            return None
-        wanted = _own(select(referrals), who, referrals.c.clinic)
-        if query.ids is not None:
-            wanted = wanted.where(referrals.c.id.in_(query.ids))
-        if query.patient_ids is not None:
-            wanted = wanted.where(referrals.c.patient_id.in_(query.patient_ids))
-        if query.identifiers is not None:
-            tokens = [self._cases.case_token(value) for value in query.identifiers]
-            wanted = wanted.where(or_(referrals.c.id.in_(query.identifiers), referrals.c.case_token.in_(tokens)))
-        if query.states is not None:
-            wanted = wanted.where(referrals.c.state.in_(query.states))
-        if query.levels is not None:
-            wanted = wanted.where(referrals.c.level.in_(query.levels))
-        return list(unit.connection.execute(wanted.order_by(referrals.c.level, referrals.c.received_us, referrals.c.id).limit(query.count)))
-
-    def _listed(self, unit: Unit, who: Who, query: ReferralQuery, now: datetime) -> tuple[list[Row[Any]], str | None]:
-        """A page of the queue; the cursor says which state and level it stands in."""
-        states = [one for one in (store.WAITING, store.CLAIMED, store.COMPLETED) if query.states is None or one in query.states]
-        clinic = own_clinic(who)
-        levels: list[int | None] = [None] if query.levels is None else [*sorted(query.levels)]
-        parts = [(state, level) for state in states for level in levels]
-        place, _, inner = (query.cursor or "0").partition(".")
-        number = int(place) if place.isdigit() else len(parts)
-        rows: list[Row[Any]] = []
-        while number < len(parts):
-            state, level = parts[number]
-            filters = {name: value for name, value in (("clinic", clinic), ("level", level)) if value is not None}
-            page = read_page(unit, filters, state, query.count - len(rows), inner or None, now, self._key)
-            rows += page.rows
-            inner = page.cursor or ""
-            if inner:
-                break
-            number += 1
-            if len(rows) >= query.count:
-                break
-        return rows, f"{number}.{inner}" if number < len(parts) else None
 
     def _view(self, row: Row[Any], version: Row[Any], is_fhir: bool, now: datetime) -> ReferralView:
         content = self._cases.opened(version.content, row.id, version.version)
@@ -256,7 +251,7 @@ class _MovedError(ConflictError):
         super().__init__("the referral is being changed by others: send it again")
 
 
-def _own(query: Any, who: Who, column: Any = fhir_resources.c.clinic) -> Any:
-    """A query confined to what the caller may see."""
+def _own(query: Any, who: Who) -> Any:
+    """A query of resources confined to what the caller may see."""
     clinic = own_clinic(who)
-    return query if clinic is None else query.where(column == clinic)
+    return query if clinic is None else query.where(fhir_resources.c.clinic == clinic)

@@ -34,11 +34,15 @@ class NewResource:
 
 @dataclass(frozen=True, slots=True)
 class NewFhirReferral:
-    """A referral to score and queue under this id, which is its ServiceRequest's as well."""
+    """A referral to score and queue under this id, which is its ServiceRequest's as well.
+
+    `adopted` are the stored resources that it names, by type and id: they belong to it, unless they belong to another.
+    """
 
     id: str
     content: FhirCase
     patient_id: str | None = None
+    adopted: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

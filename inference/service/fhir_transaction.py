@@ -141,20 +141,23 @@ async def _referral(
 ) -> NewFhirReferral:
     patient_id = _subject(request)
     patient = await _patient(store, who, patient_id, slots) if patient_id else None
-    mine, foreign = _of_patient([slot.resource for slot in belonging if slot.resource is not None], patient_id)
+    resources = [slot.resource for slot in belonging if slot.resource is not None]
+    adopted, missing = [], []
     for kind in _READ:
         for id_ in sorted(_supporting(request, kind) - {slot.id for slot in belonging}):
             if (found := await store.fetch(who, kind, id_)) is not None:
-                mine.append(found.resource)
+                resources.append(found.resource)
+                adopted.append((kind, id_))
             else:
-                foreign.append(f"{kind}: the ServiceRequest names one that is not here: it was not read")
+                missing.append(f"{kind}: the ServiceRequest names one that is not here: it was not read")
+    mine, foreign = _of_patient(resources, patient_id)
+    adopted = [(kind, id_) for kind, id_ in adopted if any(one["resourceType"] == kind and one.get("id") == id_ for one in mine)]
     # The photos of stored Media are with the referral that they came with.
     sent = {slot.id: slot.entry.resource for slot in belonging}
     read = [_with_photo(one, sent.get(one.get("id", ""))) for one in mine]
     content = read_referral(request.resource or {}, patient, read, now)
-    return NewFhirReferral(
-        request.id, replace(content, review=(*content.review, *foreign, *reasons)), patient_id if patient is not None else None
-    )
+    content = replace(content, review=(*content.review, *foreign, *missing, *reasons))
+    return NewFhirReferral(request.id, content, patient_id if patient is not None else None, tuple(adopted))
 
 
 async def _patient(store: FhirStore, who: Who, id_: str, slots: Sequence[Slot]) -> Mapping[str, Any] | None:

@@ -26,6 +26,7 @@ from inference.service.tables import ORDER_COLUMNS, from_us, referrals, to_us
 STATES = ("open", WAITING, CLAIMED, COMPLETED, "review")
 LARGEST_PAGE = 200
 _CURSOR_LIFE = timedelta(hours=1)
+_SWEEP_LIFE = timedelta(seconds=5)
 _MOST_MOVED = 2000
 _MAC_BYTES = 8
 _CURSOR_LENGTH = 1000
@@ -49,13 +50,25 @@ class Page:
     cursor: str | None
 
 
-def read_page(unit: Unit, filters: Mapping[str, Any], state: str, limit: int, cursor: str | None, now: datetime, key: bytes) -> Page:
+def read_page(
+    unit: Unit,
+    filters: Mapping[str, Any],
+    state: str,
+    limit: int,
+    cursor: str | None,
+    now: datetime,
+    key: bytes,
+    swept_at: datetime | None = None,
+) -> Page:
     """One page. `filters` maps columns (level, specialty, district, clinic) to values; `key` seals cursors.
+
+    `swept_at`, a moment just now at which the caps were swept, makes the page one as of that moment, which needs no write.
 
     Raises MalformedError for a cursor that is not of this list, ConflictError for one that is too old.
     """
     scope = json.dumps([state, sorted(filters.items())])
-    as_of, last = _open_cursor(cursor, scope, key) if cursor else (now, None)
+    is_fresh = swept_at is not None and timedelta(0) <= now - swept_at <= _SWEEP_LIFE
+    as_of, last = _open_cursor(cursor, scope, key) if cursor else (swept_at if swept_at is not None and is_fresh else now, None)
     if not timedelta(0) <= now - as_of <= _CURSOR_LIFE:
         raise ConflictError("this page of the list is too old: read it again from its start")
     query = select(referrals).where(_CONDITIONS[state])
@@ -65,8 +78,9 @@ def read_page(unit: Unit, filters: Mapping[str, Any], state: str, limit: int, cu
         rows = _completed(unit, query, last, limit)
         places = [[row.completed_us, row.id] for row in rows]
     else:
-        sweep_caps(unit, now)
-        rows = _ordered(unit, query, last, limit, to_us(as_of), is_later=cursor is not None)
+        if not is_fresh:
+            sweep_caps(unit, now)
+        rows = _ordered(unit, query, last, limit, to_us(as_of), is_later=as_of < now)
         places = [_place(row, to_us(as_of)) for row in rows]
     more = len(rows) > limit
     return Page(rows[:limit], as_of, _seal_cursor(as_of, places[limit - 1], scope, key) if more else None)

@@ -86,6 +86,7 @@ class Parts:
             store.sweep_leases(unit, now, CLOCK)
 
         await self.database.run(work)
+        self.referrals.swept_at = now
 
     async def _count(self) -> None:
         """Bring the queue's figures up to date; on a long queue more rarely."""

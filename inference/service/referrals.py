@@ -101,6 +101,7 @@ class Referrals:
         self.photos, self.telemetry, self.clock = photos, telemetry, clock
         self._photos_per_case = photos_per_case
         self._cursor_key, self._token_key = vault.mac_key("cursor"), vault.mac_key("case_id")
+        self.swept_at: datetime | None = None  # when the caps were last swept
         self._one_photo = asyncio.Semaphore(1)  # a photo of 12 megapixels needs 40 MB while it is decoded
 
     async def submit(self, who: Who, given: Submission, key: str | None = None, body: bytes = b"") -> Stored:
@@ -327,16 +328,16 @@ class Referrals:
             filters = {**filters, "clinic": clinic}
 
         def work(unit: Unit) -> Page:
-            page = read_page(unit, filters, state, limit, cursor, now, self._cursor_key)
+            page = read_page(unit, filters, state, limit, cursor, now, self._cursor_key, self.swept_at)
             if page.rows:
-                store.record(unit, who, "listed", None, now, referrals=[row.id for row in page.rows])
+                store.record_listed(unit, who, [row.id for row in page.rows], now)
             return page
 
         page = await self.database.run(work)
         return page, [self._listed(row, page.as_of) for row in page.rows]
 
     def _listed(self, row: store.Referral, now: datetime) -> dict[str, Any]:
-        summary = orjson.loads(self.vault.unseal(row.summary, f"referrals.summary:{row.id}")) if row.summary else None
+        summary = orjson.Fragment(self.vault.unseal(row.summary, f"referrals.summary:{row.id}")) if row.summary else None
         return {**describe(row._mapping, self.policy, now), "summary": summary}
 
     async def read(self, who: Who, id_: str) -> dict[str, Any]:

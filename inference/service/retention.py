@@ -1,6 +1,7 @@
 """Erasure: what the patient sent goes, the row stays. By policy, some days after completion, or for one referral on request.
 
-The audit trail holds nothing of the patient's, so it stays whole and valid. Photos that no other referral has are deleted.
+The audit trail holds nothing of the patient's, so it stays whole and valid. Photos that no other referral has are deleted, and
+so is a FHIR Patient.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from inference.service.photo_store import PhotoStore
 from inference.service.tables import assessments, events, fhir_identifiers, fhir_resources, idempotency, photo_links, referrals, to_us
 
 _AT_ONCE = 100
+_PATIENT = "Patient"
+_EMPTY = {"summary": None, "patient": None, "case_token": ""}
 _KEYS_KEPT = timedelta(days=7)
 
 
@@ -30,15 +33,15 @@ async def erase(database: Database, photos: PhotoStore, who: Who, id_: str, now:
 async def run_retention(database: Database, photos: PhotoStore, who: Who, days: int, now: datetime) -> int:
     """Erase what was completed more than `days` days ago (0: nothing), and forget old idempotency keys. Returns how many."""
     await database.run(lambda unit: unit.write(delete(idempotency).where(idempotency.c.at_us < to_us(now - _KEYS_KEPT))))
-    total = 0
-    while days:
-        before_us = to_us(now - timedelta(days=days))
-        ids = await database.run(lambda unit, before_us=before_us: _old(unit, before_us))  # type: ignore[misc]
+    if not days:
+        return 0
+    total, before_us = 0, to_us(now - timedelta(days=days))
+    while ids := await database.run(lambda unit: _old(unit, before_us)):
         for id_ in ids:
             _delete_photos(photos, await database.run(lambda unit, id_=id_: _erase(unit, who, id_, now)))  # type: ignore[misc]
         total += len(ids)
-        if len(ids) < _AT_ONCE:
-            break
+    while await database.run(lambda unit: _erase_unlinked(unit, who, before_us, now)):
+        pass
     return total
 
 
@@ -55,17 +58,50 @@ def _erase(unit: Unit, who: Who, id_: str, now: datetime) -> list[str]:
     if row.state != store.COMPLETED:
         raise ConflictError("the referral is still open: it can be erased once it is completed")
     run = unit.write
-    run(update(referrals).where(referrals.c.id == id_).values(summary=None, patient=None, erased_us=to_us(now), revision=row.revision + 1))
+    run(update(referrals).where(referrals.c.id == id_).values(**_EMPTY, erased_us=to_us(now), revision=row.revision + 1))
     run(update(assessments).where(assessments.c.referral_id == id_).values(content=None))
     run(update(events).where(events.c.referral_id == id_).values(detail=None))
-    resources = run(select(fhir_resources.c.type, fhir_resources.c.id).where(fhir_resources.c.referral_id == id_)).fetchall()
-    for resource in resources:
-        run(delete(fhir_identifiers).where(fhir_identifiers.c.type == resource.type, fhir_identifiers.c.id == resource.id))
-    run(update(fhir_resources).where(fhir_resources.c.referral_id == id_).values(content=None))
+    for kind, resource_id in _resources_of(unit, row):
+        _erase_resource(unit, kind, resource_id)
     linked = list(run(select(photo_links.c.sha256).where(photo_links.c.referral_id == id_)).scalars())
     run(delete(photo_links).where(photo_links.c.referral_id == id_))
     store.record(unit, who, "erased", id_, now)
     return [one for one in linked if run(select(photo_links.c.referral_id).where(photo_links.c.sha256 == one).limit(1)).first() is None]
+
+
+def _resources_of(unit: Unit, row: store.Referral) -> list[tuple[str, str]]:
+    """Type and id of the FHIR resources that go with a referral: its own, and its Patient unless another referral needs it."""
+    own = fhir_resources.c.referral_id == row.id
+    patient = (fhir_resources.c.type == _PATIENT) & (fhir_resources.c.id == row.patient_id)
+    query = select(fhir_resources.c.type, fhir_resources.c.id).where(own | patient, fhir_resources.c.content.is_not(None))
+    found = unit.connection.execute(query.with_for_update()).fetchall()
+    return [(one.type, one.id) for one in found if one.type != _PATIENT or not _is_needed(unit, one.id, row.id)]
+
+
+def _is_needed(unit: Unit, patient_id: str, but_id: str) -> bool:
+    others = select(referrals.c.id).where(referrals.c.patient_id == patient_id, referrals.c.id != but_id, referrals.c.erased_us.is_(None))
+    return unit.connection.execute(others.limit(1)).first() is not None
+
+
+def _erase_resource(unit: Unit, kind: str, id_: str) -> None:
+    unit.write(delete(fhir_identifiers).where(fhir_identifiers.c.type == kind, fhir_identifiers.c.id == id_))
+    unit.write(update(fhir_resources).where(fhir_resources.c.type == kind, fhir_resources.c.id == id_).values(content=None))
+
+
+def _erase_unlinked(unit: Unit, who: Who, before_us: int, now: datetime) -> int:
+    """Erase FHIR resources that came before then and never belonged to a referral; not a Patient that a referral needs."""
+    needed = select(referrals.c.id).where(referrals.c.patient_id == fhir_resources.c.id, referrals.c.erased_us.is_(None)).exists()
+    query = select(fhir_resources.c.type, fhir_resources.c.id).where(
+        fhir_resources.c.referral_id.is_(None),
+        fhir_resources.c.content.is_not(None),
+        fhir_resources.c.at_us < before_us,
+        (fhir_resources.c.type != _PATIENT) | ~needed,
+    )
+    found = unit.connection.execute(query.limit(_AT_ONCE).with_for_update()).fetchall()
+    for one in found:
+        _erase_resource(unit, one.type, one.id)
+        store.record(unit, who, "fhir_erased", None, now, type=one.type, id=one.id)
+    return len(found)
 
 
 def _delete_photos(photos: PhotoStore, hashes: list[str]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import signal
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -41,11 +42,16 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._guard, self._parts = guard, parts
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """SIGTERM or SIGINT: new requests are sent away, those in progress end, then the server does."""
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 (uvicorn's signature)
+        """SIGTERM or SIGINT: new requests are sent away, those in progress end, then the server does; a second SIGINT ends it now.
+
+        uvicorn's own method would raise the signal again at the end, and a service that stopped as asked would seem to be killed.
+        """
         self._guard.drain.begin()
         self._parts.live.close()
-        super().handle_exit(sig, frame)
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
 
 
 def run_server(settings: Settings, announce: Callable[[str], None], *, demo: bool = False) -> None:

@@ -6,7 +6,7 @@ Takes sealed bytes and hands them back; knows no keys, no HTTP, no models. Time 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -121,6 +121,11 @@ def insert_referral(unit: Unit, new: NewReferral, who: Who, policy: Policy, now:
     )
     record(unit, who, "created", new.id, now)
     return row
+
+
+def record_listed(unit: Unit, who: Who, ids: Sequence[str], now: datetime) -> None:
+    """Append to the audit trail, soon, that a page was read."""
+    unit.audit_soon(AuditEntry(to_us(now), who.subject, who.role, "listed", None, json.dumps({"referrals": list(ids)})))
 
 
 def record(unit: Unit, who: Who, action: str, referral_id: str | None, now: datetime, **detail: Any) -> None:

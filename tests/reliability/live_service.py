@@ -33,13 +33,22 @@ class LiveService:
     """One process. It listens on the loopback only, and dies with this process."""
 
     def __init__(
-        self, folder: Path, database_url: str, *, models: Path | None = None, faulty: bool = False, no_override: bool = False, **settings: Any
+        self,
+        folder: Path,
+        database_url: str,
+        *,
+        models: Path | None = None,
+        faulty: bool = False,
+        no_override: bool = False,
+        **settings: Any,
     ) -> None:
         """`faulty` puts models that can be told to fail in front of the real ones (see faulty_serve)."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port, self.database_url = folder, _free_port(), database_url
         self.log = folder / f"service-{self.port}.log"
-        self.settings = settings_for(folder, database_url, requests_per_minute=_NO_LIMIT, port=self.port, models=models or ROOT / "models", **settings)
+        self.settings = settings_for(
+            folder, database_url, requests_per_minute=_NO_LIMIT, port=self.port, models=models or ROOT / "models", **settings
+        )
         self._command = [*_LAUNCH, *(["--no-override"] if no_override else []), *(_FAULTY if faulty else _SERVE), "serve"]
         self._issuer = DevIssuer(self.settings)
         self._process: subprocess.Popen[bytes] | None = None
@@ -71,7 +80,13 @@ class LiveService:
         """Start the process; it answers later. Call it from a thread that lives as long as the service should."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, cwd=self.folder, env=self.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                self._command,
+                cwd=self.folder,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def start(self) -> LiveService:
@@ -92,7 +107,9 @@ class LiveService:
         began = time.monotonic()
         while (status := self.status()) not in statuses:
             if time.monotonic() - began > seconds or not self.is_alive:
-                raise RuntimeError(f"the service says {status} after {seconds:.0f} s, expected {' or '.join(statuses)}: {self.last_words()}")
+                raise RuntimeError(
+                    f"the service says {status} after {seconds:.0f} s, expected {' or '.join(statuses)}: {self.last_words()}"
+                )
             time.sleep(0.05)
         return time.monotonic() - began
 

@@ -61,7 +61,9 @@ def _check_reload(outcome: Outcome, service: LiveService, client: httpx.Client, 
     content = answer.json() if answer.status_code == 200 else {"problems": [], "bundles": {}}
     named = [problem for problem in content["problems"] if task in problem or "tiny" in problem]
     outcome.require(bool(named), f"{kind}: as {task}, no problem names it: {content['problems']}")
-    outcome.require(all(problem.isprintable() and len(problem) < _LONGEST_REASON for problem in named), f"{kind}: the reason is not in plain words")
+    outcome.require(
+        all(problem.isprintable() and len(problem) < _LONGEST_REASON for problem in named), f"{kind}: the reason is not in plain words"
+    )
     outcome.require(content["bundles"].get("acuity", {}).get("version") == "1.0.0", f"{kind}: the sound acuity model is not live any more")
     _check_scoring(outcome, service, client, kind)
 
@@ -112,7 +114,9 @@ async def _post(outcome: Outcome, service: LiveService, files: list[Hostile], st
     outcome.done |= {"files": len(files), **dict(sorted(statuses.items()))}
 
 
-async def _check_photo(outcome: Outcome, client: httpx.AsyncClient, who: dict[str, str], content: dict[str, object], hostile: Hostile) -> None:
+async def _check_photo(
+    outcome: Outcome, client: httpx.AsyncClient, who: dict[str, str], content: dict[str, object], hostile: Hostile
+) -> None:
     full = (await client.get(f"/v1/referrals/{content['id']}", headers=who)).json()
     if not full["photos"]:
         why = full["assessment"]["review"]["why"]

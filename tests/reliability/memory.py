@@ -34,7 +34,13 @@ def run(size: int, ground: Ground) -> Outcome:
         peak = service.peak_megabytes()
         outcome.require(peak <= BOUND_MEGABYTES, f"it held {peak:.0f} MB, expected at most {BOUND_MEGABYTES:.0f}")
         outcome.require(last <= FLAT * middle, f"not flat: at most {middle:.0f} MB in the middle third, {last:.0f} MB in the last")
-        outcome.done |= {"cases": size, "MB at first": round(samples[0]), "MB at most": round(peak), "MB middle": round(middle), "MB last": round(last)}
+        outcome.done |= {
+            "cases": size,
+            "MB at first": round(samples[0]),
+            "MB at most": round(peak),
+            "MB middle": round(middle),
+            "MB last": round(last),
+        }
     return outcome
 
 

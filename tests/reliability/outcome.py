@@ -41,11 +41,15 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Ground:
-    """Where a row runs: an empty folder of its own, an empty database, and the PostgreSQL server where the database is one of its."""
+    """Where a row runs: an empty folder of its own, an empty database, and the PostgreSQL server where the database is one of its.
+
+    Times are judged only where `is_timed`: a short form may run on a machine that has other things to do.
+    """
 
     folder: Path
     database_url: str
     postgres: PostgresServer | None = None
+    is_timed: bool = True
 
     @property
     def is_postgres(self) -> bool:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 import httpx
 
-
 from reliability.cases import cases
 from reliability.live_service import HOST, LiveService, live_service
 from reliability.outcome import Ground, Outcome
@@ -59,7 +58,9 @@ def run_overload(seconds: float, ground: Ground) -> Outcome:
         outcome.require(service.is_alive, "the process ended")
         after = service.wait_for("ready", seconds=15)
         outcome.require(load.statuses.keys() <= _ALLOWED, f"statuses {dict(load.statuses)}, expected 201, 429 and 503 alone")
-        outcome.require(not load.lost_connections, f"{load.lost_connections} connections were lost, or silent for {_PATIENCE_SECONDS:.0f} s")
+        outcome.require(
+            not load.lost_connections, f"{load.lost_connections} connections were lost, or silent for {_PATIENCE_SECONDS:.0f} s"
+        )
         outcome.require(load.statuses[503] + load.statuses[429] > 0, "nothing was refused, so it was no overload")
         outcome.require(max(memory) <= BOUND_MEGABYTES, f"it held {max(memory):.0f} MB, expected at most {BOUND_MEGABYTES:.0f}")
         ids = [id_.decode() for answer in measured.answers for id_ in _ID.findall(answer.body)[:1]] + load.acknowledged
@@ -75,7 +76,10 @@ def run_overload(seconds: float, ground: Ground) -> Outcome:
 
 def _posts(service: LiveService) -> list[bytes]:
     headers = service.token("clinic", "mithi")
-    return [request_bytes("POST", "/v1/referrals", json.dumps({k: v for k, v in case.items() if k != "case_id"}).encode(), headers) for case in cases()]
+    return [
+        request_bytes("POST", "/v1/referrals", json.dumps({k: v for k, v in case.items() if k != "case_id"}).encode(), headers)
+        for case in cases()
+    ]
 
 
 async def _offer(port: int, posts: list[bytes], rate: float, seconds: float, load: _Load) -> None:

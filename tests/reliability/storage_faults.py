@@ -99,7 +99,7 @@ def _try(outcome: Outcome, service: LiveService, kind: str, seconds: float, begi
     outcome.require(took is not None, f"{kind}: not every case could be stored within {_RECOVERY_SECONDS:.0f} s after the fault")
     outcome.require(service.is_alive and service.pid == pid, f"{kind}: the process ended")
     check_stored(outcome, service, {**before.acknowledged, **tried.acknowledged})
-    outcome.done |= {f"{kind}: refused": tried.statuses[503], f"{kind}: recovered after, s": took and round(took, 1)}
+    outcome.done |= {f"{kind}: refused": tried.statuses[503], f"{kind}: everything stored after, s": took and round(took, 1)}
 
 
 async def _post_meanwhile(service: LiveService, kind: str, seconds: float, tried: _Tried) -> None:

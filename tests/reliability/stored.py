@@ -27,7 +27,7 @@ def check_stored(outcome: Outcome, service: LiveService, acknowledged: dict[Any,
     """Each acknowledged referral is in the database, whole and once, and in the worklist. `expected`: so many referrals and no more."""
     engine = make_engine(service.database_url)
     with engine.begin() as connection:
-        tokens = dict(connection.execute(select(referrals.c.id, referrals.c.case_token)).tuples().all())
+        tokens = {id_: token for id_, token in connection.execute(select(referrals.c.id, referrals.c.case_token))}
         whole = set(connection.execute(select(assessments.c.referral_id).where(assessments.c.content.is_not(None))).scalars())
         created = Counter(connection.execute(select(events.c.referral_id).where(events.c.kind == "created")).scalars())
         open_ = connection.execute(select(func.count()).where(referrals.c.is_open == 1)).scalar_one()
@@ -42,7 +42,9 @@ def check_stored(outcome: Outcome, service: LiveService, acknowledged: dict[Any,
     listed = list_open(service)
     outcome.require(max(Counter(listed).values(), default=0) <= 1, "the worklist shows a referral twice")
     outcome.require(len(listed) == open_, f"the worklist shows {len(listed)} of {open_} open referrals")
-    outcome.require(set(listed) >= {i for i in acknowledged.values() if i in tokens} or open_ < len(tokens), "the worklist leaves out referrals")
+    outcome.require(
+        set(listed) >= {i for i in acknowledged.values() if i in tokens} or open_ < len(tokens), "the worklist leaves out referrals"
+    )
     audit = service.run("audit", "verify")
     outcome.require(audit.returncode == 0, f"nabz audit verify: {(audit.stdout + audit.stderr)[-200:]}")
     outcome.done.update(stored=len(tokens), lost=len(lost), duplicated=len(twice))

@@ -1,0 +1,195 @@
+"""Live updates: in order, without a gap, to who may see them, until the service closes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+from queue_database import ASMA, CLINIC, NOW, OTHER_CLINIC, POLICY, add, do, referral, started
+
+from inference.errors import OverloadedError
+from inference.service import live as live_module
+from inference.service import store
+from inference.service.database import Database
+from inference.service.live import LiveUpdates, Update
+
+
+@pytest.fixture
+def database(queue_url, monkeypatch):
+    """An empty database of each kind, running; listeners look often."""
+    monkeypatch.setattr(live_module, "_PAUSE_SECONDS", 0.0)
+    made = started(queue_url)
+    yield made
+    made.stop()
+
+
+async def take(listener, count: int) -> list[Update]:
+    """The next `count` updates."""
+    found: list[Update] = []
+    async with asyncio.timeout(20):
+        async for update in listener:
+            if update is not None:
+                found.append(update)
+            if len(found) == count:
+                break
+    return found
+
+
+async def quiet(listener) -> bool:
+    """Whether the next look finds nothing."""
+    async with asyncio.timeout(20):
+        return await anext(listener) is None
+
+
+def opened(database: Database) -> LiveUpdates:
+    """Live updates within the running loop."""
+    live = LiveUpdates(database)
+    live.start()
+    return live
+
+
+def later(database: Database, *new: store.NewReferral):
+    return asyncio.to_thread(add, database.engine, new)
+
+
+def test_a_listener_hears_what_happens_from_now_on(database):
+    """In order, with what is needed to redraw a row and nothing of the patient's."""
+
+    async def main() -> None:
+        await later(database, referral("before"))
+        async with contextlib.aclosing(opened(database).listen(ASMA, None)) as listener:
+            assert await quiet(listener)
+            await later(database, referral("a", 2), referral("b", 4))
+            await asyncio.to_thread(do, database.engine, lambda unit: store.claim(unit, "a", ASMA, POLICY, NOW))
+            heard = await take(listener, 3)
+        assert [(one.kind, one.data["referral_id"], one.data["state"]) for one in heard] == [
+            ("created", "a", "waiting"),
+            ("created", "b", "waiting"),
+            ("claimed", "a", "claimed"),
+        ]
+        assert [one.sequence for one in heard] == sorted(one.sequence for one in heard)
+        assert heard[0].data == {
+            "sequence": heard[0].sequence, "at": NOW.isoformat(), "kind": "created", "referral_id": "a", "level_before": None, "level": 2,
+            "state": "waiting", "specialty": "general", "district": "tharparkar", "clinic": "mithi", "revision": 1,
+        }  # fmt: skip
+
+    asyncio.run(main())
+
+
+def test_a_commit_wakes_a_listener(database, monkeypatch):
+    """It need not wait for its next look."""
+    monkeypatch.setattr(live_module, "_POLL_SECONDS", 600)
+
+    async def main() -> None:
+        async with contextlib.aclosing(opened(database).listen(ASMA, None)) as listener:
+            assert await quiet(listener)
+            waiting = asyncio.create_task(take(listener, 1))
+            await asyncio.sleep(0.05)
+            new = referral("a")
+            await database.run(lambda unit: store.insert_referral(unit, new, CLINIC, POLICY, NOW))
+            assert [one.data["referral_id"] for one in await waiting] == ["a"]
+
+    asyncio.run(main())
+
+
+def test_another_processs_commits_are_heard(database, queue_url, monkeypatch):
+    """By looking now and then."""
+    monkeypatch.setattr(live_module, "_POLL_SECONDS", 0.02)
+    other = Database(queue_url, database.audit_key)
+
+    async def main() -> None:
+        async with contextlib.aclosing(opened(database).listen(ASMA, None)) as listener:
+            assert await quiet(listener)
+            await asyncio.to_thread(add, other.engine, [referral("a")])
+            assert [one.data["referral_id"] for one in await take(listener, 1)] == ["a"]
+
+    asyncio.run(main())
+    other.engine.dispose()
+
+
+def test_a_listener_resumes_where_it_stopped(database, monkeypatch):
+    """From any sequence: neither a gap nor a repetition, over several pages."""
+    monkeypatch.setattr(live_module, "_PAGE", 4)
+
+    async def main() -> None:
+        await later(database, *(referral(f"r{place}") for place in range(11)))
+        live = opened(database)
+        async with contextlib.aclosing(live.listen(ASMA, 0)) as listener:
+            everything = await take(listener, 11)
+        for stop in (0, 3, 4, 10):
+            after = everything[stop - 1].sequence if stop else 0
+            async with contextlib.aclosing(live.listen(ASMA, after)) as listener:
+                assert await take(listener, 11 - stop) == everything[stop:]
+
+    asyncio.run(main())
+
+
+def test_a_clinic_hears_of_its_own_referrals_alone(database, monkeypatch):
+    """However many of the others' lie between."""
+    monkeypatch.setattr(live_module, "_PAGE", 3)
+
+    async def main() -> None:
+        await later(database, *(referral(f"r{place}", clinic="mithi" if place % 5 == 0 else "umerkot") for place in range(20)))
+        live = opened(database)
+        async with contextlib.aclosing(live.listen(CLINIC, 0)) as mine, contextlib.aclosing(live.listen(OTHER_CLINIC, 0)) as theirs:
+            assert [one.data["referral_id"] for one in await take(mine, 4)] == ["r0", "r5", "r10", "r15"]
+            assert {one.data["clinic"] for one in await take(theirs, 16)} == {"umerkot"}
+            assert await quiet(mine)
+            await later(database, referral("x", clinic="umerkot"), referral("y", clinic="mithi"))
+            assert [one.data["referral_id"] for one in await take(mine, 1)] == ["y"]
+            assert [one.data["referral_id"] for one in await take(theirs, 1)] == ["x"]
+
+    asyncio.run(main())
+
+
+def test_a_clinics_listener_does_not_read_the_others_events_again_and_again(database):
+    """After a look it goes on from the newest event, whosever that was."""
+    looked: list[int] = []
+
+    async def main() -> None:
+        await later(database, *(referral(f"r{place}", clinic="umerkot") for place in range(5)))
+        live = opened(database)
+        original = live_module._next
+        live_module._next = lambda unit, after, clinic: looked.append(after) or original(unit, after, clinic)
+        try:
+            async with contextlib.aclosing(live.listen(CLINIC, 0)) as listener:
+                assert await quiet(listener)
+                live._notify()
+                assert await quiet(listener)
+        finally:
+            live_module._next = original
+
+    asyncio.run(main())
+    assert looked[0] == 0 and looked[1] == 5
+
+
+def test_closing_ends_every_listener(database, monkeypatch):
+    """So that the service can stop while clients stay connected."""
+    monkeypatch.setattr(live_module, "_POLL_SECONDS", 600)
+
+    async def main() -> list[list[Update]]:
+        live = opened(database)
+        listeners = [asyncio.create_task(take(live.listen(ASMA, None), 1)) for _ in range(3)]
+        while live._listeners < 3:
+            await asyncio.sleep(0.001)
+        live.close()
+        return await asyncio.gather(*listeners)
+
+    assert asyncio.run(main()) == [[], [], []]
+
+
+def test_too_many_listeners_are_turned_away_and_places_come_back(database, monkeypatch):
+    """A listener that goes frees its place."""
+    monkeypatch.setattr(live_module, "_MOST_LISTENERS", 1)
+
+    async def main() -> None:
+        live = opened(database)
+        async with contextlib.aclosing(live.listen(ASMA, 0)) as first:
+            assert await quiet(first)
+            with pytest.raises(OverloadedError, match="too many listen to live updates: read the worklist again from time to time"):
+                await anext(live.listen(ASMA, 0))
+        async with contextlib.aclosing(live.listen(ASMA, 0)) as again:
+            assert await quiet(again)
+
+    asyncio.run(main())
