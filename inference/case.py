@@ -27,7 +27,7 @@ _FROZEN = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True, all
 _SHOWN_VALUE_LENGTH = 24
 _SHOWN_NAME_LENGTH = 60
 _CASE_ID_LENGTH = 200
-_COMPLAINT_LENGTH = 20_000
+COMPLAINT_LENGTH = 20_000
 _LARGEST_VALUE = 1e15  # no count, measure or code on a form is larger
 _DEPTH = 6  # levels of nesting that are looked at; a case has three
 CATALOGUE_PREFIX = "F_"
@@ -105,7 +105,7 @@ class Case(BaseModel):
     received_at: datetime | None = None
     age_years: float | None = Field(default=None, ge=0, le=125)
     sex: Sex = "unknown"
-    complaint: str = Field(default="", max_length=_COMPLAINT_LENGTH)
+    complaint: str = Field(default="", max_length=COMPLAINT_LENGTH)
     findings: dict[str, FindingValue] = Field(default_factory=dict)
     vitals: Vitals = Field(default_factory=Vitals)
     pregnant: bool | None = None
@@ -215,9 +215,9 @@ def _shortened(fields: dict[str, Any]) -> list[str]:
     complaint = fields.get("complaint")
     if isinstance(complaint, str):
         fields["complaint"] = complaint = _printable(complaint)
-        if len(complaint.strip()) > _COMPLAINT_LENGTH:
-            fields["complaint"] = complaint.strip()[:_COMPLAINT_LENGTH]
-            return [f"complaint: only its first {_COMPLAINT_LENGTH} characters were read: shorten it and send it again"]
+        if len(complaint.strip()) > COMPLAINT_LENGTH:
+            fields["complaint"] = complaint.strip()[:COMPLAINT_LENGTH]
+            return [f"complaint: only its first {COMPLAINT_LENGTH} characters were read: shorten it and send it again"]
     return []
 
 

@@ -136,7 +136,8 @@ class History:
         """New findings; a stale one was made from a version that is not the latest."""
         _, id_, case = self._picked(0, place)
         new = store.Reassessment(
-            was_version=case.version - is_stale, level=level, floor_level=5, specialty="general", scored_by="models", needs_review=False,
+            was_version=case.version - is_stale, was_level=case.level, level=level, is_worse=level < case.machine_level, floor_level=5,
+            district=None, specialty="general", scored_by="models", needs_review=False,
             risk=risk, received_at=case.received_at, summary=b"summary", content=b"content",
         )  # fmt: skip
         row = self._did(case.state != "completed", lambda unit: store.reassess(unit, id_, new, self._clinic, RULES, self.now))

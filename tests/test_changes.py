@@ -8,7 +8,7 @@ import pytest
 
 from inference.assessment import Assessment
 from inference.case import Case, read_case
-from inference.service.changes import merged, still_open, what_changed
+from inference.service.changes import merged, refused_priority, still_open, what_changed
 
 CASE = Case.model_validate(
     {
@@ -133,7 +133,7 @@ def test_photos_are_added():
 def test_what_cannot_be_read_is_named_and_the_case_is_kept(new):
     """A wrong field costs no case: reading it says which field it was."""
     reading = read_case(merged(CASE, new), "c-1")
-    assert any(next(iter(new)) in problem for problem in reading.problems)
+    assert any(next(iter(new)) in problem for problem in (*reading.problems, *refused_priority(new)))
     assert reading.case.complaint == CASE.complaint
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from queue_database import (
@@ -14,6 +16,7 @@ from queue_database import (
     CLOCK,
     KEY,
     NOW,
+    OTHER_CLINIC,
     POLICY,
     add,
     do,
@@ -23,15 +26,23 @@ from queue_database import (
     referral,
     rows,
     run_sql,
+    started,
 )
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from inference.errors import ConflictError, NotFoundError, UnprocessableError
+from inference.errors import ConflictError, NotFoundError, StorageError, UnprocessableError
 from inference.policy import Policy
 from inference.service import store
 from inference.service.database import Database, Unit, make_engine
+from inference.service.intake import Submission
+from inference.service.parts import _apply_policy
+from inference.service.photo_store import PhotoStore
+from inference.service.referrals import Referrals
 from inference.service.tables import from_us
+from inference.service.telemetry import Telemetry
+from inference.service.unscored import unscored
+from inference.service.vault import Vault
 
 LEASE = POLICY.queue.lease
 SECOND = timedelta(seconds=1)
@@ -63,8 +74,10 @@ def override(engine: Engine, id_: str, level: int, who=ASMA, now=NOW, detail=b"w
 
 
 def reassess(engine: Engine, id_: str, level: int, was_version: int = 1, now=NOW, **given):
+    row = do(engine, lambda unit: store.find_referral(unit, id_))
     values = {
-        "was_version": was_version, "level": level, "floor_level": 5, "specialty": "general", "scored_by": "models", "needs_review": False,
+        "was_version": was_version, "was_level": row.level, "level": level, "is_worse": level < row.machine_level, "floor_level": 5,
+        "district": row.district, "specialty": "general", "scored_by": "models", "needs_review": False,
         "risk": 0.25, "received_at": NOW, "summary": b"summary 2", "content": b"content 2", **given,
     }  # fmt: skip
     return do(engine, lambda unit: store.reassess(unit, id_, store.Reassessment(**values), CLINIC, POLICY, now))
@@ -368,6 +381,62 @@ def test_fifty_requests_at_once_with_one_key_store_one_referral(queue_url):
         database.engine.dispose()
     assert len(stored) == 1
     assert set(answers) == {stored[0][0]}
+
+
+class Ranked:
+    """A scorer that ranks every case alike."""
+
+    async def assess(self, reading, now, _photos):
+        return unscored(reading, now, POLICY)
+
+
+def referrals_of(database: Database, tmp_path: Path) -> Referrals:
+    vault = Vault.open(tmp_path / "keys.json", create=True)
+    return Referrals(database, vault, Ranked(), POLICY, PhotoStore(tmp_path / "photos", vault), Telemetry(), clock=lambda: NOW)
+
+
+def test_fifty_submissions_at_once_with_one_key_are_answered_alike(queue_url, tmp_path):
+    """Most share a transaction with the first one, whose row is not written yet when they look for it."""
+    database = started(queue_url)
+    service = referrals_of(database, tmp_path)
+
+    async def main() -> None:
+        answers = await asyncio.gather(*(service.submit(CLINIC, Submission({"complaint": "bukhar"}), "key", b"body") for _ in range(50)))
+        assert len({one.row["id"] for one in answers}) == 1
+        assert sum(not one.is_replay for one in answers) == 1
+        assert max(database.group_sizes) > 1
+        assert (await service.submit(CLINIC, Submission({}), "key", b"body")).is_replay
+        with pytest.raises(UnprocessableError, match="this Idempotency-Key was used for another request"):
+            await service.submit(CLINIC, Submission({}), "key", b"another body")
+        assert not (await service.submit(OTHER_CLINIC, Submission({}), "key", b"another body")).is_replay  # each caller has their own keys
+
+    asyncio.run(main())
+    assert rows(database.engine, "SELECT count(*) FROM referrals") == rows(database.engine, "SELECT count(*) FROM events") == [(2,)]
+    database.stop()
+
+
+def test_two_processes_that_start_together_apply_a_policy(postgres_url):
+    """Both find none noted; both come up, and it is noted once."""
+    opened(postgres_url).dispose()
+    databases = [Database(postgres_url, KEY) for _ in range(4)]
+    start, failed = threading.Barrier(4), []
+
+    def apply(database: Database) -> None:
+        start.wait()
+        try:
+            _apply_policy(database, POLICY, NOW)
+        except StorageError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=apply, args=(database,)) for database in databases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert rows(databases[0].engine, "SELECT name, value FROM facts") == [("policy", POLICY.sha256)]
+    for database in databases:
+        database.engine.dispose()
 
 
 def test_two_processes_cannot_exceed_a_clinicians_capacity(postgres_url):

@@ -67,7 +67,7 @@ async def _stored_a_second(largest_group: int) -> float:
     from inference.service import database, store
     from inference.service.callers import Who
     from inference.service.migration import migrate
-    from inference.service.referrals import new_id
+    from inference.service.intake import new_id
 
     who, policy = Who("bench", "clinic", "bench"), load_policy()
     with tempfile.TemporaryDirectory() as folder:

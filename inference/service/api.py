@@ -42,10 +42,11 @@ from inference.service.api_models import (
 )
 from inference.service.bodies import as_json, case_and_photos, idempotency_key, json_object, submission_of
 from inference.service.callers import Who
+from inference.service.intake import assessment_json, in_time
 from inference.service.pages import LARGEST_PAGE
 from inference.service.parts import Parts
 from inference.service.problem_docs import responses
-from inference.service.referrals import Stored, assessment_json, describe, in_time
+from inference.service.referrals import Stored, describe
 from inference.service.tables import audit, from_us, to_us
 
 BATCH_LIMIT = 500

@@ -13,7 +13,7 @@ from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 
 from inference.errors import MalformedError
-from inference.service.referrals import Submission
+from inference.service.intake import Submission
 
 CASE_PART = "case"
 _JSON_PART_BYTES = 1024 * 1024

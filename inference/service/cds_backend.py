@@ -14,7 +14,8 @@ from inference.service import store
 from inference.service.callers import Who
 from inference.service.database import Unit
 from inference.service.fhir_in import FhirCase
-from inference.service.referrals import Referrals, in_time
+from inference.service.intake import in_time
+from inference.service.referrals import Referrals
 from inference.service.tables import feedback, to_us
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from inference.assessment import Assessment
-from inference.case import Case
+from inference.case import COMPLAINT_LENGTH, Case
 
 _MOST_URGENT_FIRST = ("stat", "asap", "urgent", "routine")
 _REPLACED = ("age_years", "sex", "pregnant", "known_hypercapnic_failure", "district", "province", "arrival", "prior_visits")
@@ -30,11 +30,18 @@ def what_changed(before: Assessment, after: Assessment, level_before: int, level
     }
 
 
+def is_worse(before: Assessment, after: Assessment) -> bool:
+    """Whether an assessment is more urgent than one before, or shows a red flag or a rule floor that the one before did not."""
+    return after.level < before.level or after.floor_level < before.floor_level or not set(after.red_flags) <= set(before.red_flags)
+
+
 def _kept(machine_level: int, level: int) -> str:
-    """Why the queue's level is more urgent than the new assessment's, if it is."""
-    if machine_level <= level:
-        return ""
-    return f"the new assessment alone would be level {machine_level}; the queue keeps level {level}, which only a clinician can lower"
+    """Why the queue's level is not the new assessment's, if it is not."""
+    if machine_level > level:
+        return f"the new assessment alone would be level {machine_level}; the queue keeps level {level}, which only a clinician can lower"
+    if machine_level < level:
+        return f"the assessment is level {machine_level}; a clinician's level {level} stands"
+    return ""
 
 
 def _difference(before: Iterable[str], after: Iterable[str]) -> dict[str, list[str]]:
@@ -57,7 +64,8 @@ def merged(case: Case, new: Mapping[str, Any]) -> dict[str, Any]:
             raw[name] = given  # not an object: read_case names it
     said, complaint = new.get("complaint"), old.get("complaint", "")
     if isinstance(said, str) and not _lines(said) <= _lines(complaint):  # line by line: "chest pain" stands in "no chest pain" too
-        raw["complaint"] = f"{complaint}\n{said}".strip()
+        # What is said last is never what a long text loses.
+        raw["complaint"] = f"{complaint[: max(0, COMPLAINT_LENGTH - len(said) - 1)]}\n{said}".strip()
     photos = new.get("photos")
     if isinstance(photos, list):
         raw["photos"] = [*old.get("photos", []), *photos]
@@ -73,9 +81,17 @@ def _lines(text: str) -> set[str]:
 
 
 def _more_urgent(before: str | None, asked: Any) -> Any:
-    if before is None or asked not in _MOST_URGENT_FIRST:
+    if before is None:
         return asked
-    return min(before, asked, key=_MOST_URGENT_FIRST.index)
+    return min(before, asked, key=_MOST_URGENT_FIRST.index) if asked in _MOST_URGENT_FIRST else before
+
+
+def refused_priority(new: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a priority that was sent later, if anything."""
+    asked = new.get("priority")
+    if asked is None or asked in _MOST_URGENT_FIRST:
+        return []
+    return ["priority: expected routine, urgent, asap or stat; what was sent was set aside: send it again"]
 
 
 def still_open(problems: Iterable[str], new: Mapping[str, Any]) -> list[str]:

@@ -21,7 +21,7 @@ from inference.service import store
 from inference.service.access import require
 from inference.service.callers import Who
 from inference.service.database import Unit
-from inference.service.fhir_pages import find
+from inference.service.fhir_pages import find, is_id
 from inference.service.fhir_store import (
     Committed,
     FhirAddition,
@@ -35,7 +35,8 @@ from inference.service.fhir_store import (
     StoredResource,
 )
 from inference.service.fhir_validation import Identified
-from inference.service.referrals import ATTEMPTS, Again, Referrals, Submission, new_id, own_clinic
+from inference.service.intake import Again, Submission, new_id
+from inference.service.referrals import ATTEMPTS, Referrals, own_clinic
 from inference.service.tables import fhir_identifiers, fhir_resources, from_us, to_us
 
 _SEVERAL = 2
@@ -73,6 +74,8 @@ class DatabaseFhirStore:
     async def fetch(self, who: Who, kind: str, id_: str) -> StoredResource | None:
         """One stored resource."""
         require(who, "fhir.read")
+        if not is_id(id_):
+            return None
         now = self._cases.clock()
 
         def work(unit: Unit) -> Row[Any] | None:
@@ -112,7 +115,7 @@ class DatabaseFhirStore:
             Submission(one.content.case, one.content.patient, one.content.photos, one.content.review, one.id, one.patient_id)
             for one in write.referrals
         ]
-        ready = await self._cases.prepare(who.clinic, given, now) if given else []
+        ready = await self._cases.intake.prepare(who.clinic, given, now) if given else []
         for _ in range(ATTEMPTS):
             again = [(one, await self._addition(who, one, now)) for one in write.additions]
 
@@ -199,7 +202,7 @@ class DatabaseFhirStore:
         """One page of referrals."""
         require(who, "fhir.read")
         now = self._cases.clock()
-        tokens = tuple(self._cases.case_token(value) for value in query.identifiers or ())
+        tokens = tuple(self._cases.intake.case_token(value) for value in query.identifiers or ())
 
         def work(unit: Unit) -> tuple[list[tuple[Row[Any], Row[Any], bool]], str | None]:
             rows, cursor = find(unit, query, own_clinic(who), tokens, now, self._key)
@@ -217,7 +220,7 @@ class DatabaseFhirStore:
         return ReferralPage(tuple(self._view(*one, now) for one in found), cursor)
 
     def _view(self, row: Row[Any], version: Row[Any], is_fhir: bool, now: datetime) -> ReferralView:
-        content = self._cases.opened(version.content, row.id, version.version)
+        content = self._cases.intake.opened(version.content, row.id, version.version)
         is_held = row.state == store.CLAIMED and row.lease_us >= to_us(now)
         return ReferralView(
             id=row.id,

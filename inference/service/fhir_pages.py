@@ -5,7 +5,8 @@ Named ones (by id, patient or identifier) come in the order in which they came i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from inference.service.pages import read_page
 from inference.service.tables import referrals
 
 _NAMED = "n"  # what the cursor of named referrals begins with; that of the queue begins with a number
+_ID = re.compile(r"[A-Za-z0-9.-]{1,64}", re.ASCII)
 _STATES: tuple[State, ...] = ("waiting", "claimed", "completed")
 
 
@@ -26,6 +28,11 @@ class Found(NamedTuple):
 
     rows: list[Row[Any]]
     cursor: str | None
+
+
+def is_id(text: str) -> bool:
+    """Whether this can be a resource's id in FHIR. What cannot is not looked for: PostgreSQL takes no NUL even in a question."""
+    return _ID.fullmatch(text) is not None
 
 
 def find(unit: Unit, query: ReferralQuery, clinic: str | None, tokens: tuple[str, ...], now: datetime, key: bytes) -> Found:
@@ -41,19 +48,20 @@ def find(unit: Unit, query: ReferralQuery, clinic: str | None, tokens: tuple[str
 def _named(unit: Unit, query: ReferralQuery, clinic: str | None, tokens: tuple[str, ...]) -> Found:
     wanted: Select[Any] = select(referrals) if clinic is None else select(referrals).where(referrals.c.clinic == clinic)
     if query.ids is not None:
-        wanted = wanted.where(referrals.c.id.in_(query.ids))
+        wanted = wanted.where(referrals.c.id.in_(_ids(query.ids)))
     if query.patient_ids is not None:
-        wanted = wanted.where(referrals.c.patient_id.in_(query.patient_ids))
+        wanted = wanted.where(referrals.c.patient_id.in_(_ids(query.patient_ids)))
     if query.identifiers is not None:
-        wanted = wanted.where(or_(referrals.c.id.in_(query.identifiers), referrals.c.case_token.in_(tokens)))
+        wanted = wanted.where(or_(referrals.c.id.in_(_ids(query.identifiers)), referrals.c.case_token.in_(tokens)))
     if query.states is not None:
         wanted = wanted.where(referrals.c.state.in_(query.states))
     if query.levels is not None:
         wanted = wanted.where(referrals.c.level.in_(query.levels))
     if query.cursor is not None:
-        if not query.cursor.startswith(_NAMED):
+        last = query.cursor.removeprefix(_NAMED)
+        if not (query.cursor.startswith(_NAMED) and is_id(last)):
             raise _wrong_cursor()
-        wanted = wanted.where(referrals.c.id > query.cursor.removeprefix(_NAMED))
+        wanted = wanted.where(referrals.c.id > last)
     # An id begins with its time, and never changes: nothing is shown twice or left out while cases move in the queue.
     rows = list(unit.connection.execute(wanted.order_by(referrals.c.id).limit(query.count + 1)))
     page = rows[: query.count]
@@ -79,6 +87,10 @@ def _listed(unit: Unit, query: ReferralQuery, clinic: str | None, now: datetime,
         if len(rows) >= query.count:
             break
     return Found(rows, f"{number}.{inner}" if number < len(parts) else None)
+
+
+def _ids(texts: Iterable[str]) -> list[str]:
+    return [text for text in texts if is_id(text)]
 
 
 def _parts(query: ReferralQuery) -> list[tuple[State, int | None]]:

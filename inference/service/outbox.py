@@ -25,8 +25,8 @@ from inference.service import store
 from inference.service.access import require
 from inference.service.callers import Who
 from inference.service.database import Database, Unit
+from inference.service.intake import new_id
 from inference.service.live import described
-from inference.service.referrals import new_id
 from inference.service.tables import events, from_us, webhooks
 from inference.service.vault import Vault
 

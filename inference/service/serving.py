@@ -20,8 +20,8 @@ from inference.errors import PolicyError
 from inference.service.app import create_app
 from inference.service.callers import Who
 from inference.service.guards import Guard
+from inference.service.intake import Submission
 from inference.service.parts import Parts
-from inference.service.referrals import Submission
 from inference.service.request_log import configure_logging
 from inference.service.settings import Settings
 
@@ -88,6 +88,7 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         listening.bind((settings.host, settings.port))
     except OSError as error:
+        listening.close()
         raise PolicyError(f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): choose another with --port") from error
     listening.set_inheritable(True)
     return listening

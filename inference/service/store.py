@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, and_, bindparam, func, literal_column, or_, select, text, update
+from sqlalchemy import Row, bindparam, func, literal_column, select, text, update
 
 from inference.errors import ConflictError, NotFoundError, UnprocessableError
 from inference.policy import Policy
@@ -125,13 +125,18 @@ def insert_referral(unit: Unit, new: NewReferral, who: Who, policy: Policy, now:
 
 def record_listed(unit: Unit, who: Who, ids: Sequence[str], now: datetime) -> None:
     """Append to the audit trail, soon, that a page was read."""
-    unit.audit_soon(AuditEntry(to_us(now), who.subject, who.role, "listed", None, json.dumps({"referrals": list(ids)})))
+    unit.audit_soon(entry(who, "listed", None, now, referrals=list(ids)))
 
 
 def record(unit: Unit, who: Who, action: str, referral_id: str | None, now: datetime, **detail: Any) -> None:
     """Append to the audit trail. `detail` must not hold anything of the patient's."""
+    unit.audit(entry(who, action, referral_id, now, **detail))
+
+
+def entry(who: Who, action: str, referral_id: str | None, now: datetime, **detail: Any) -> AuditEntry:
+    """A row of the audit trail. `detail` must not hold anything of the patient's."""
     text = json.dumps(detail, separators=(",", ":"), sort_keys=True) if detail else "{}"
-    unit.audit(AuditEntry(to_us(now), who.subject, who.role, action, referral_id, text))
+    return AuditEntry(to_us(now), who.subject, who.role, action, referral_id, text)
 
 
 def find_referral(unit: Unit, id_: str, clinic: str | None = None, *, lock: bool = False) -> Referral:
@@ -163,29 +168,20 @@ def history_of(unit: Unit, id_: str) -> list[Row[Any]]:
 
 def claim(unit: Unit, id_: str, who: Who, policy: Policy, now: datetime) -> Referral:
     """Give the case to `who` for the policy's lease; who holds it already gets a new lease. Raises ConflictError."""
-    now_us = to_us(now)
-    free = or_(referrals.c.state == WAITING, and_(referrals.c.state == CLAIMED, referrals.c.lease_us < now_us))
-    mine = and_(referrals.c.state == CLAIMED, referrals.c.holder == who.subject)
     before = find_referral(unit, id_, lock=True)
-    if not (before.state == CLAIMED and before.holder == who.subject and before.lease_us >= now_us):
-        _check_capacity(unit, who, policy, now_us)
-    lease_us = to_us(now + policy.queue.lease)
-    changed = unit.write(
-        update(referrals)
-        .where(referrals.c.id == id_, or_(free, mine))
-        .values(
-            state=CLAIMED, holder=who.subject, lease_us=lease_us, claimed_us=now_us, updated_us=now_us, revision=referrals.c.revision + 1
-        )
-        .returning(referrals)
-    ).first()
-    if changed is None:
-        raise ConflictError(
-            "the case is completed"
-            if before.state == COMPLETED
-            else "another clinician holds this case: take the next one, or wait until its lease ends"
-        )
-    _note_change(unit, before, changed, who, "claimed", now)
-    return changed
+    if before.state == COMPLETED:
+        raise ConflictError("the case is completed")
+    if _is_held_by_another(before, who, now):
+        raise ConflictError("another clinician holds this case: take the next one, or wait until its lease ends")
+    if not is_held_by(before, who, now):
+        _check_capacity(unit, who, policy, to_us(now))
+    values: dict[str, Any] = {"state": CLAIMED, "holder": who.subject, "lease_us": to_us(now + policy.queue.lease)}
+    return _change(unit, before, who, "claimed", now, claimed_us=to_us(now), **values)
+
+
+def is_held_by(row: Referral, who: Who, now: datetime) -> bool:
+    """Whether `who` holds the case just now."""
+    return row.state == CLAIMED and row.holder == who.subject and row.lease_us >= to_us(now)
 
 
 def claim_next(unit: Unit, who: Who, policy: Policy, now: datetime, filters: Mapping[str, Any]) -> Referral | None:
@@ -240,11 +236,14 @@ def add_note(unit: Unit, id_: str, who: Who, now: datetime, detail: bytes) -> Re
 
 @dataclass(frozen=True, slots=True)
 class Reassessment:
-    """A further assessment of a referral. `was_version` is the version that it was made from."""
+    """A further assessment of a referral. `was_version` and `was_level` are those that it was made from."""
 
     was_version: int
+    was_level: int
     level: int
+    is_worse: bool
     floor_level: int
+    district: str | None
     specialty: str
     scored_by: str
     needs_review: bool
@@ -255,23 +254,23 @@ class Reassessment:
     photos: tuple[str, ...] = ()
 
 
-def level_after(before: Referral, machine_level: int) -> int:
+def level_after(before: Referral, machine_level: int, *, is_worse: bool) -> int:
     """The queue's level after a new assessment: it may rise and never falls by itself.
 
-    After a clinician's override only an assessment that is more urgent than the one before it raises it again.
+    After a clinician's override only an assessment that is worse than the one that they saw raises it again.
     """
-    if before.override_level is not None and machine_level >= before.machine_level:
+    if before.override_level is not None and not is_worse:
         return int(before.level)
     return min(int(before.level), machine_level)
 
 
 def reassess(unit: Unit, id_: str, new: Reassessment, who: Who, policy: Policy, now: datetime) -> Referral | None:
-    """Store a new assessment; None when somebody else stored one since `was_version`."""
+    """Store a new assessment; None when somebody else stored one, or changed the level, since then."""
     before = find_referral(unit, id_, lock=True)
     _refuse_completed(before)
-    if before.version != new.was_version:
+    if before.version != new.was_version or before.level != new.was_level:
         return None
-    version, level = before.version + 1, level_after(before, new.level)
+    version, level = before.version + 1, level_after(before, new.level, is_worse=new.is_worse)
     unit.write(assessments.insert().values(referral_id=id_, version=version, at_us=to_us(now), content=new.content))
     known = set(unit.connection.execute(select(photo_links.c.sha256).where(photo_links.c.referral_id == id_)).scalars())
     for sha256 in set(new.photos) - known:
@@ -284,6 +283,7 @@ def reassess(unit: Unit, id_: str, new: Reassessment, who: Who, policy: Policy, 
         now,
         machine_level=new.level,
         floor_level=new.floor_level,
+        district=new.district,
         specialty=new.specialty,
         scored_by=new.scored_by,
         needs_review=int(new.needs_review),
@@ -351,7 +351,7 @@ def remember_answer(unit: Unit, key: str, body: str, referral_ids: Iterable[str]
 def _held(unit: Unit, id_: str, who: Who, now: datetime) -> Referral:
     row = find_referral(unit, id_, lock=True)
     _refuse_completed(row)
-    if row.state != CLAIMED or row.holder != who.subject or row.lease_us < to_us(now):
+    if not is_held_by(row, who, now):
         raise ConflictError("you do not hold this case, or your lease has ended: claim it first")
     return row
 

@@ -48,7 +48,7 @@ def _pytest(outcome: Outcome, files: tuple[str, ...], only: str = "") -> None:
     paths = [f"tests/{file}" for file in files if file not in missing]
     if not paths:
         return
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(["-k", only] if only else []), *paths]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(["-k", only] if only else []), *paths]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **FULL}, capture_output=True, text=True, check=False)
     counts = {word.removesuffix("s"): int(number) for number, word in _COUNTED.findall(done.stdout.splitlines()[-1] if done.stdout else "")}
     failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))][:_SHOWN]

@@ -50,7 +50,7 @@ def run_overload(seconds: float, ground: Ground) -> Outcome:
     with live_service(ground.folder, ground.database_url) as service:
         posts = _posts(service)
         with sampled_memory(service) as memory:
-            measured = run(run_load(HOST, service.port, posts, seconds=max(3.0, _CAPACITY_SECONDS * seconds), keep_answers=True))
+            measured = run(run_load(HOST, service.port, posts, seconds=max(2.0, _CAPACITY_SECONDS * seconds), keep_answers=True))
             capacity = measured.statuses.get(201, 0) / measured.seconds
             calm = max(memory)
             load = _Load()

@@ -124,6 +124,7 @@ async def _recover(service: LiveService, kind: str, tried: _Tried) -> float | No
         while missing := [n for n in range(1, tried.asked + 1) if n not in tried.acknowledged]:
             if time.monotonic() - began > _RECOVERY_SECONDS:
                 return None
+            await asyncio.sleep(_PAUSE_SECONDS)
             for start in range(0, len(missing), _CLIENTS):
                 await asyncio.gather(*(_post(client, headers, kind, n, tried) for n in missing[start : start + _CLIENTS]))
     return time.monotonic() - began
@@ -131,7 +132,7 @@ async def _recover(service: LiveService, kind: str, tried: _Tried) -> float | No
 
 async def _post(client: httpx.AsyncClient, headers: dict[str, str], kind: str, number: int, tried: _Tried) -> None:
     """One case, every fifth with a photo, which must be written to the disk before the case is."""
-    case, key = {**CASE, "case_id": f"{kind}-{number}"}, {"Idempotency-Key": f"{kind}-{number}"}
+    case, key = {**CASE, "case_id": f"{kind}-{number}"}, {"Idempotency-Key": f"{kind}-{number}".replace(" ", "-")}
     try:
         if number % _PHOTO_EVERY:
             answer = await client.post("/v1/referrals", json=case, headers={**headers, **key})

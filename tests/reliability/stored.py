@@ -27,7 +27,7 @@ def check_stored(outcome: Outcome, service: LiveService, acknowledged: dict[Any,
     """Each acknowledged referral is in the database, whole and once, and in the worklist. `expected`: so many referrals and no more."""
     engine = make_engine(service.database_url)
     with engine.begin() as connection:
-        tokens = {id_: token for id_, token in connection.execute(select(referrals.c.id, referrals.c.case_token))}
+        tokens = {row.id: row.case_token for row in connection.execute(select(referrals.c.id, referrals.c.case_token))}
         whole = set(connection.execute(select(assessments.c.referral_id).where(assessments.c.content.is_not(None))).scalars())
         created = Counter(connection.execute(select(events.c.referral_id).where(events.c.kind == "created")).scalars())
         open_ = connection.execute(select(func.count()).where(referrals.c.is_open == 1)).scalar_one()
