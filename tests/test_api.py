@@ -191,7 +191,7 @@ def test_more_photos_than_are_kept(service: Service):
     """The first eight are kept and a reason says so; a form with more files than it may have is refused whole."""
     photo = photo_with_place()
     sent = upload(service, MILD, [(f"{place}.jpg", photo) for place in range(9)]).json()
-    assert "only the first 8 photos were kept: send the others with another referral" in sent["assessment"]["review"]["why"]
+    assert "no more than 8 photos of a referral are kept: send the others with another one" in sent["assessment"]["review"]["why"]
     assert len(read(service, sent["id"])["photos"]) == 8
     before = rows(service)
     refused = upload(service, MILD, [(f"{place}.jpg", b"x") for place in range(17)])

@@ -109,11 +109,11 @@ class Intake:
         return [(self._sealed(one, clinic, submission), one) for one, submission in zip(scored, given, strict=True)]
 
     async def _read(self, given: Submission, id_: str, now: datetime) -> tuple[str, CaseReading, _Photos]:
+        photos = await self._keep(given.uploads or {}, self._photos_per_case)
         raw = given.raw
         if isinstance(raw, Mapping):
             raw = {"case_id": id_, **raw}
-            raw = {**raw, "photos": _named_photos(raw.get("photos"), given.uploads)} if given.uploads else raw
-        photos = await self._keep(given.uploads or {}, self._photos_per_case)
+            raw = {**raw, "photos": _named_photos(raw.get("photos"), given.uploads, photos)} if given.uploads else raw
         reading = in_time(read_case(raw, id_), now)
         return id_, replace(reading, problems=(*given.reasons, *reading.problems, *photos.problems)), photos
 
@@ -149,7 +149,7 @@ class Intake:
         uploads = _renamed(uploads, content["photos"])
         kept = await self._keep(uploads, self._photos_per_case - len(content["photos"]))
         if uploads:
-            new = {**new, "photos": _named_photos(new.get("photos"), uploads)}
+            new = {**new, "photos": _named_photos(new.get("photos"), uploads, kept)}
         stored, lost = await self._stored(content["photos"])
         case = Case.model_validate(content["case"])
         reading = in_time(read_case(merged(case, new), row.id), now)
@@ -292,11 +292,12 @@ def _check_patient(patient: Mapping[str, Any] | None) -> None:
         raise UnprocessableError(f"patient: more than {_PATIENT_BYTES} bytes; send identifiers and contact only")
 
 
-def _named_photos(listed: Any, uploads: Mapping[str, bytes]) -> list[Any]:
-    """The case's photos, with those that were sent and not listed."""
-    photos = list(listed) if isinstance(listed, list) else []
-    named = {photo.get("path") for photo in photos if isinstance(photo, Mapping)}
-    return [*photos, *({"path": name} for name in uploads if name not in named)]
+def _named_photos(listed: Any, uploads: Mapping[str, bytes], kept: _Photos) -> list[Any]:
+    """The case's photos but those that were sent and not kept, with those that were kept and not listed."""
+    lost = uploads.keys() - kept.hashes.keys()
+    photos = [one for one in listed if not (isinstance(one, Mapping) and one.get("path") in lost)] if isinstance(listed, list) else []
+    named = {one.get("path") for one in photos if isinstance(one, Mapping)}
+    return [*photos, *({"path": name} for name in kept.hashes if name not in named)]
 
 
 def _renamed(uploads: Mapping[str, bytes], taken: Mapping[str, str]) -> dict[str, bytes]:

@@ -243,6 +243,9 @@ class _Worker(threading.Thread, Generic[Item, Result]):
             results: Sequence[Result] | None
             try:
                 results = self._work([job.item for job in batch.jobs])
+                if len(results) != len(batch.jobs):
+                    _log.error("%s: %d results for %d items: none is used", self.name, len(results), len(batch.jobs))
+                    results = None
             except Exception as error:  # noqa: BLE001 (whatever it is, those who wait get an answer)
                 _log.error("%s: the work failed with %s", self.name, type(error).__name__)  # no message: it may hold a patient's words
                 results = None

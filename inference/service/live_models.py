@@ -63,7 +63,7 @@ class Watched:
 class Live:
     """What scores: `triage` has every live model, `without_photos` all but the lesion model, `bare` none.
 
-    `fingerprint` tells one state of the models' folder from another.
+    `fingerprint` tells one state of the models' folder from another; None while nothing was loaded from it.
     """
 
     triage: Triage
@@ -71,7 +71,7 @@ class Live:
     bare: Triage
     watched: dict[str, Watched]
     problems: tuple[str, ...]
-    fingerprint: bytes
+    fingerprint: bytes | None
 
     @property
     def failing(self) -> list[str]:
@@ -82,7 +82,7 @@ class Live:
 def no_models(policy: Policy) -> Live:
     """Rules alone, until models are loaded."""
     bare = Triage(NO_MODELS, policy)
-    return Live(bare, bare, bare, {}, (), b"")
+    return Live(bare, bare, bare, {}, (), None)
 
 
 def load_live(folder: Path | None, policy: Policy, old: Live, *, photo_threads: int, observe: Observe | None) -> Live:

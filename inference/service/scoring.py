@@ -1,13 +1,14 @@
 """Scoring on demand: every case comes out, whatever becomes of the models, and soon.
 
-Cases that wait are scored together in one worker thread; photos and very long complaints have another, so that no other
-case waits for them. A model that raises, answers nonsense or hangs costs its part of the score, never the case: then the
+Cases that wait are scored together in one worker thread; photos have another, and long complaints a third, so that no
+other case waits for them. A model that raises, answers nonsense or hangs costs its part of the score, never the case: then the
 rules rank it, and if even they fail, a person must look. Knows no HTTP, no database and no roles.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -30,13 +31,16 @@ BATCH = 64
 LATE = "the models did not answer in time: ranked by rules"
 LOADING = "the models are still being loaded: ranked by rules"
 FAILED = "scoring failed on this case: ranked by rules"
-_LONG_COMPLAINT = 2_000  # characters; reading more can take longer than others should wait
+_LONG_COMPLAINT = 1_000  # characters; reading more takes longer than a whole batch of others
+_LONG_QUEUE, _LONG_AT_ONCE = 16, 4  # of the longest ones, as many as can be read in the time that they may wait
+_READING_SECONDS = 50e-6  # for each character of nonsense, which takes longest
 _PHOTO_QUEUE = 32
-_PHOTO_PATIENCE = 4  # time limits: photos in a busy lane are worth waiting for; one that hangs is noticed long before
+_PATIENCE = 4  # time limits: photos and long complaints in a busy lane are worth waiting for; one that hangs is noticed long before
 _PHOTO_SHARE, _REST_SHARE = 0.6, 0.4  # of the time limit: with its photos, then without them, then by the rules
 _PHOTO_SECONDS = 0.15  # for each photo besides the first two
 _RULES_SECONDS = 0.3
 _LOADING_SECONDS, _LOADING_QUEUE = 60.0, 8
+_LOAD_AGAIN_SECONDS = 30.0  # after a load that failed as a whole: it takes seconds, and may fail again
 _ASK_AGAIN_SECONDS = 5
 _log = logging.getLogger("nabz.service")
 
@@ -90,12 +94,16 @@ class Scorer:
         def limits(batch: int, queue: int, running: float, waiting: float) -> Limits:
             return Limits(batch, queue, running, waiting, rest_seconds)
 
-        self._models = Lane("models", self._score, limits(BATCH, queue_limit, timeout_seconds, timeout_seconds), probe)
-        photo_limits = limits(1, _PHOTO_QUEUE, _PHOTO_SHARE * timeout_seconds, _PHOTO_PATIENCE * timeout_seconds)
-        self._photos = Lane("photos", self._score, photo_limits, _probe_photo(), _photo_allowance)
-        self._rest = Lane("photo cases", self._score_without_photos, limits(BATCH, queue_limit, rest, rest), probe)
-        self._rules = Lane("rules", self._rank_by_rules, limits(BATCH, queue_limit, _RULES_SECONDS, _RULES_SECONDS), probe)
+        self._models = Lane("models", self._score, limits(BATCH, queue_limit, timeout_seconds, timeout_seconds), probe, _allowance)
+        long_limits = limits(1, _LONG_QUEUE, timeout_seconds, _PATIENCE * timeout_seconds)
+        self._long = Lane("long complaints", self._score, long_limits, probe, _allowance)
+        photo_limits = limits(1, _PHOTO_QUEUE, _PHOTO_SHARE * timeout_seconds, _PATIENCE * timeout_seconds)
+        self._photos = Lane("photos", self._score, photo_limits, _probe_photo(), _allowance)
+        self._rest = Lane("photo cases", self._score_without_photos, limits(BATCH, queue_limit, rest, rest), probe, _allowance)
+        rules_limits = limits(BATCH, queue_limit, _RULES_SECONDS, _RULES_SECONDS)
+        self._rules = Lane("rules", self._rank_by_rules, rules_limits, probe, _allowance)
         self._questions = Lane("questions", self._ask, limits(1, queue_limit, timeout_seconds, timeout_seconds), probe)
+        self._lanes = (self._models, self._long, self._photos, self._rest, self._rules, self._questions)
         loading = limits(1, _LOADING_QUEUE, _LOADING_SECONDS, 2 * _LOADING_SECONDS)
         self._loading: Lane[Callable[[], Live | bytes], Live | bytes] = Lane("bundles", _call, loading, bytes)
         if telemetry:
@@ -115,8 +123,9 @@ class Scorer:
         if self._watching:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
-        for lane in (self._models, self._photos, self._rest, self._rules, self._questions, self._loading):
+        for lane in self._lanes:
             await lane.stop()
+        await self._loading.stop()
 
     async def assess(self, reading: CaseReading, now: datetime, photos: Mapping[str, bytes] | None = None) -> Assessment:
         """The assessment of one case, with rank 1; `photos` are the files' content by `Photo.path`.
@@ -126,20 +135,20 @@ class Scorer:
         if not await self._can_score():
             return await self._without_models(_Given(reading, now, {}, LOADING))
         given = _Given(reading, now, photos or {})
-        assessment = await (self._photos if _is_slow(given) else self._models).put(given)
+        lane = self._photos if given.photos else self._long if _is_long(given) else self._models
+        assessment = await lane.put(given)
         return await self._late(given) if assessment is None else assessment
 
     async def assess_many(self, readings: Sequence[CaseReading], now: datetime) -> list[Assessment]:
         """Cases without photos, in the order given, as `assess` gives them. Raises OverloadedError before any was scored."""
         if not await self._can_score():
             return [await self._without_models(_Given(reading, now, {}, LOADING)) for reading in readings]
-        assessments: list[Assessment] = []
-        for start in range(0, len(readings), BATCH):  # batch by batch, so that single cases get in between
-            given = [_Given(reading, now, {}) for reading in readings[start : start + BATCH]]
-            lanes = [self._photos if _is_slow(one) else self._models for one in given]
-            answers = await asyncio.gather(*(lane.put(one, must=bool(start)) for lane, one in zip(lanes, given, strict=True)))
-            assessments += [await self._late(one) if it is None else it for one, it in zip(given, answers, strict=True)]
-        return assessments
+        given = [_Given(reading, now, {}) for reading in readings]
+        long, short = [one for one in given if _is_long(one)], [one for one in given if not _is_long(one)]
+        # The few long ones first: once any case was scored, the others must be taken.
+        of_long = iter(await self._in_turn(self._long, long, _LONG_AT_ONCE))
+        of_short = iter(await self._in_turn(self._models, short, BATCH, must=bool(long)))
+        return [next(of_long if _is_long(one) else of_short) for one in given]
 
     async def ask(self, reading: CaseReading, now: datetime, count: int) -> Questions:
         """The next best questions; without models that answer, what to measure. Raises OverloadedError when too many wait."""
@@ -156,10 +165,11 @@ class Scorer:
         """Use what serving.toml names now; gives the problems, if any. What cannot be used leaves the old model live."""
         loaded = await self._loading.put(self._load)
         if not isinstance(loaded, Live):
-            self._live = replace(self._live, problems=("the models could not be loaded: see the log, and restore the bundles",))
+            problems = ("the models could not be loaded, which is tried again: see the log, and restore the bundles",)
+            self._live = replace(self._live, problems=problems, fingerprint=None)
         else:
             self._live = loaded
-            for lane in (self._models, self._photos, self._rest, self._rules, self._questions):
+            for lane in self._lanes:
                 lane.renew()
         self._loaded.set()
         return self._live.problems
@@ -168,7 +178,7 @@ class Scorer:
         """What works and what does not, now."""
         problems = list(self._live.problems)
         problems += [f"{task}: the model failed when it was last asked" for task in self._live.failing]
-        for lane in (self._models, self._photos, self._rest, self._rules, self._questions):
+        for lane in self._lanes:
             if lane.is_open:
                 problems.append(f"{lane.name} did not answer in time and are left out until a probe succeeds")
         if not self.ready:
@@ -176,16 +186,20 @@ class Scorer:
         return Health(self.ready, bool(problems), tuple(problems), dict(self._live.triage.models.bundles))
 
     async def watch(self, seconds: float) -> None:
-        """Reload whenever serving.toml or a file that it names has changed. Runs until it is cancelled."""
+        """Reload whenever serving.toml or a file that it names has changed, or loading failed. Runs until it is cancelled."""
         while True:
-            await asyncio.sleep(seconds)
-            seen = await self._loading.put(lambda: fingerprint(self._folder))
-            if isinstance(seen, bytes) and seen != self._live.fingerprint:
-                problems = await self.reload()
-                _log.warning("the models' folder changed: %s", "; ".join(problems) or "all models are live")
+            await asyncio.sleep(seconds if self._live.fingerprint is not None else max(seconds, _LOAD_AGAIN_SECONDS))
+            try:
+                seen = await self._loading.put(lambda: fingerprint(self._folder))
+                if isinstance(seen, bytes) and seen != self._live.fingerprint:
+                    problems = await self.reload()
+                    _log.warning("the models were loaded again: %s", "; ".join(problems) or "all models are live")
+            except Exception as error:  # noqa: BLE001 (whatever it is, later changes must still be seen)
+                _log.warning("the models' folder was not looked at: %s", type(error).__name__)
 
     async def _watch(self) -> None:
-        await self.reload()
+        with contextlib.suppress(OverloadedError):  # others load them already
+            await self.reload()
         await self.watch(self._watch_seconds)
 
     def _load(self) -> Live:
@@ -201,6 +215,17 @@ class Scorer:
                 return False
         return True
 
+    async def _in_turn(
+        self, lane: Lane[_Given, Assessment], cases: Sequence[_Given], size: int, *, must: bool = False
+    ) -> list[Assessment]:
+        """So many at a time, so that single cases get in between and no queue is too short."""
+        assessments: list[Assessment] = []
+        for start in range(0, len(cases), size):
+            chunk = cases[start : start + size]
+            answers = await asyncio.gather(*(lane.put(one, must=must or bool(start)) for one in chunk))
+            assessments += [await self._late(one) if it is None else it for one, it in zip(chunk, answers, strict=True)]
+        return assessments
+
     async def _late(self, given: _Given) -> Assessment:
         """A photo may be what did not answer: try without, then by rules."""
         if given.photos and not self._models.is_open:
@@ -211,7 +236,7 @@ class Scorer:
 
     async def _without_models(self, given: _Given) -> Assessment:
         """By the rules; without even the reader when that does not answer."""
-        assessment = None if len(given.reading.case.complaint) > _LONG_COMPLAINT else await self._rules.put(given, must=True)
+        assessment = None if _is_long(given) else await self._rules.put(given, must=True)
         return _bare(self._live, given) if assessment is None else assessment
 
     def _score(self, cases: Sequence[_Given]) -> list[Assessment]:
@@ -258,12 +283,13 @@ def _bare(live: Live, given: _Given) -> Assessment:
         return unscored(given.reading, given.now, live.bare.policy)
 
 
-def _is_slow(given: _Given) -> bool:
-    return bool(given.photos) or len(given.reading.case.complaint) > _LONG_COMPLAINT
+def _is_long(given: _Given) -> bool:
+    return len(given.reading.case.complaint) > _LONG_COMPLAINT
 
 
-def _photo_allowance(given: _Given) -> float:
-    return _PHOTO_SECONDS * max(0, len(given.photos) - 2)
+def _allowance(given: _Given) -> float:
+    """What a case may take besides: a batch of cases that take long to read is no model that hangs."""
+    return _READING_SECONDS * len(given.reading.case.complaint) + _PHOTO_SECONDS * max(0, len(given.photos) - 2)
 
 
 def _call(calls: Sequence[Callable[[], Live | bytes]]) -> list[Live | bytes]:

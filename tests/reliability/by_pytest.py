@@ -51,7 +51,7 @@ def _pytest(outcome: Outcome, files: tuple[str, ...], only: str = "") -> None:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(["-k", only] if only else []), *paths]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **FULL}, capture_output=True, text=True, check=False)
     counts = {word.removesuffix("s"): int(number) for number, word in _COUNTED.findall(done.stdout.splitlines()[-1] if done.stdout else "")}
-    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))][:_SHOWN]
+    failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED tests", "ERROR tests"))][:_SHOWN]
     outcome.require(done.returncode == 0, f"pytest ended with {done.returncode}: {failed or done.stdout[-300:]}")
     outcome.require(counts.get("passed", 0) > 0, "no test has passed")
     outcome.done |= {f"tests {word}": number for word, number in counts.items()} | {"files": ", ".join(files)}
