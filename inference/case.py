@@ -10,6 +10,8 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -29,7 +31,9 @@ _SHOWN_NAME_LENGTH = 60
 _CASE_ID_LENGTH = 200
 COMPLAINT_LENGTH = 20_000
 _LARGEST_VALUE = 1e15  # no count, measure or code on a form is larger
-_DEPTH = 6  # levels of nesting that are looked at; a case has three
+# What a form can hold; the time that a case may cost must not grow with what is beyond it.
+_MOST_FINDINGS, _MOST_VALUES, _MOST_PHOTOS = 400, 128, 32
+_NAMED_UNKNOWN = 10
 CATALOGUE_PREFIX = "F_"
 _YES, _NO = frozenset({"present", "yes", "y", "true", "1"}), frozenset({"absent", "no", "n", "false", "0"})
 _NUMERIC_LIMITS = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le"}
@@ -133,6 +137,9 @@ class Case(BaseModel):
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
 
 
+_CASE_FIELDS, _VITAL_FIELDS, _PHOTO_FIELDS = (frozenset(model.model_fields) for model in (Case, Vitals, Photo))
+
+
 @dataclass(frozen=True, slots=True)
 class CaseReading:
     """A case as far as it could be read, and what had to be set aside (one sentence each)."""
@@ -150,23 +157,40 @@ def read_case(raw: Any, fallback_id: str) -> CaseReading:
     fallback_id = _printable(fallback_id).strip()[:_CASE_ID_LENGTH] or "case"
     if not isinstance(raw, Mapping):
         return CaseReading(Case(case_id=fallback_id), ("the case is not an object with named fields: enter it again",))
-    if (case := _flawless(raw)) is not None:
+    if _is_small(raw) and (case := _flawless(raw)) is not None:
         return CaseReading(case, ())
-    fields: dict[str, Any] = _copied(raw)
-    problems = [*_named(fields, fallback_id), *_shortened(fields)]
+    fields, problems = _bounded(raw)
+    problems = [*_named(fields, fallback_id), *_shortened(fields), *problems]
     while True:
         try:
             return CaseReading(Case.model_validate(fields), tuple(problems))
         except ValidationError as error:
             removed: set[Location] = set()
+            above: set[Location] = set()
             for detail in error.errors(include_url=False):
                 where = _innermost(fields, detail["loc"])
-                if not any(where[: len(earlier)] == earlier or earlier[: len(where)] == where for earlier in removed):
+                outer = [where[:length] for length in range(len(where))]
+                if where not in removed and where not in above and removed.isdisjoint(outer):
                     removed.add(where)
+                    above.update(outer)
                     problems.append(_problem(where, dict(detail)))
             for where in removed:
                 _set_aside(fields, where, fallback_id)
             _drop_emptied_items(fields)
+
+
+def _is_small(raw: Mapping[Any, Any]) -> bool:
+    """Whether it has no more parts than a case may have: it costs little to validate, however wrong it is."""
+    findings, vitals, photos = raw.get("findings"), raw.get("vitals"), raw.get("photos")
+    if len(raw) > len(_CASE_FIELDS) or (isinstance(vitals, Mapping) and len(vitals) > len(_VITAL_FIELDS)):
+        return False
+    if isinstance(findings, Mapping):
+        values = sum(len(value) for value in findings.values() if isinstance(value, list | tuple))
+        if len(findings) + values > _MOST_FINDINGS:
+            return False
+    if isinstance(photos, list | tuple):
+        return len(photos) <= _MOST_PHOTOS and all(len(one) <= len(_PHOTO_FIELDS) for one in photos if isinstance(one, Mapping))
+    return True
 
 
 def _flawless(raw: Mapping[Any, Any]) -> Case | None:
@@ -178,20 +202,76 @@ def _flawless(raw: Mapping[Any, Any]) -> Case | None:
     return case if case.prior_visits is None or case.prior_visits <= _LARGEST_VALUE else None
 
 
-def _copied(raw: Mapping[Any, Any]) -> dict[str, Any]:
-    """Copy the nested mappings and lists, so that setting a field aside leaves the caller's data alone."""
+class _Unknown:
+    """The fields that no case has: the first ones by name, the others by number."""
 
-    def copy(value: Any, depth: int) -> Any:
-        if depth > _DEPTH:
-            return None
-        if isinstance(value, Mapping):
-            return {_printable(str(key)): copy(inner, depth + 1) for key, inner in value.items()}
-        if isinstance(value, list | tuple):
-            return [copy(inner, depth + 1) for inner in value]
-        # An integer of thousands of digits cannot even be printed.
-        return float("inf") if isinstance(value, int) and abs(value) > _LARGEST_VALUE else value
+    def __init__(self) -> None:
+        self._problems: list[str] = []
+        self._more = 0
 
-    return {_printable(str(key)): copy(value, 1) for key, value in raw.items()}
+    def add(self, location: Location) -> None:
+        if len(self._problems) < _NAMED_UNKNOWN:
+            self._problems.append(f"unknown field {_name_of(location)} was set aside{_suggestion(str(location[-1])[:_SHOWN_NAME_LENGTH])}")
+        else:
+            self._more += 1
+
+    def problems(self) -> list[str]:
+        more = [f"{self._more} more unknown fields were set aside: check the names and send it again"] if self._more else []
+        return [*self._problems, *more]
+
+
+def _bounded(raw: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:
+    """A copy that can be changed, of the known fields and of no more parts than a case may have; what is not in it is named."""
+    unknown, problems = _Unknown(), list[str]()
+    fields = _known(raw, _CASE_FIELDS, (), unknown)
+    for name, value in fields.items():
+        if name == "findings" and isinstance(value, Mapping):
+            fields[name] = {_printable(str(code)): _one_finding(given) for code, given in islice(value.items(), _MOST_FINDINGS)}
+            problems += _too_many(name, len(value), _MOST_FINDINGS)
+        elif name == "vitals" and isinstance(value, Mapping):
+            fields[name] = {key: _single(given) for key, given in _known(value, _VITAL_FIELDS, (name,), unknown).items()}
+        elif name == "photos" and isinstance(value, list | tuple):
+            fields[name] = [_one_photo(given, (name, at), unknown) for at, given in enumerate(value[:_MOST_PHOTOS])]
+            problems += _too_many(name, len(value), _MOST_PHOTOS)
+        else:
+            fields[name] = _single(value)
+    return fields, [*unknown.problems(), *problems]
+
+
+def _known(given: Mapping[Any, Any], names: frozenset[str], where: Location, unknown: _Unknown) -> dict[str, Any]:
+    """The fields of these names; the others are counted."""
+    found = {}
+    for key, value in given.items():
+        if (name := _printable(str(key))) in names:
+            found[name] = value
+        else:
+            unknown.add((*where, name))
+    return found
+
+
+def _one_finding(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return list(value) if len(value) <= _MOST_VALUES and all(isinstance(one, str) for one in value) else None
+    return _single(value)
+
+
+def _one_photo(value: Any, where: Location, unknown: _Unknown) -> Any:
+    if not isinstance(value, Mapping):
+        return _single(value)
+    return {key: _single(given) for key, given in _known(value, _PHOTO_FIELDS, where, unknown).items()}
+
+
+def _single(value: Any) -> Any:
+    """A value for a field that holds one; a list or an object is as wrong empty as full. Thousands of digits cannot even be printed."""
+    if isinstance(value, Mapping):
+        return {}
+    if isinstance(value, list | tuple):
+        return []
+    return float("inf") if isinstance(value, int) and abs(value) > _LARGEST_VALUE else value
+
+
+def _too_many(name: str, count: int, most: int) -> list[str]:
+    return [f"{name}: only the first {most} of {count} were read: check them and send the case again"] if count > most else []
 
 
 def _printable(text: str) -> str:
@@ -252,14 +332,15 @@ def _drop_emptied_items(fields: dict[str, Any]) -> None:
 
 def _problem(location: Location, detail: dict[str, Any]) -> str:
     """Say what was set aside, what was found and what was expected, without any free text of the patient's."""
-    name = ".".join(str(part) for part in location)[:_SHOWN_NAME_LENGTH]
-    if detail["type"] == "extra_forbidden":
-        return f"unknown field {name} was set aside{_suggestion(location)}"
     found = detail.get("input")
     is_number = isinstance(found, int | float) and location[0] != "complaint"
     is_short = is_number or (isinstance(found, str) and location[0] in ("vitals", "sex"))
     shown = f" is {_printable(str(found))[:_SHOWN_VALUE_LENGTH]}," if is_short else ":"
-    return f"{name}{shown} {_expected(location, detail)}; it was set aside as unknown: check it and send it again"
+    return f"{_name_of(location)}{shown} {_expected(location, detail)}; it was set aside as unknown: check it and send it again"
+
+
+def _name_of(location: Location) -> str:
+    return ".".join(str(part)[:_SHOWN_NAME_LENGTH] for part in location)[:_SHOWN_NAME_LENGTH]
 
 
 def _expected(location: Location, detail: dict[str, Any]) -> str:
@@ -274,13 +355,13 @@ def _expected(location: Location, detail: dict[str, Any]) -> str:
     return f"expected {low} to {high}" if high is not None else f"expected at least {low}"
 
 
-def _suggestion(location: Location) -> str:
+@lru_cache(maxsize=1024)
+def _suggestion(name: str) -> str:
     """Name the known field that an unknown one resembles, if any."""
-    known = {*Case.model_fields, *Vitals.model_fields}
-    near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, _CASE_FIELDS | _VITAL_FIELDS, n=1, cutoff=0.5)
     return f" (did you mean {near[0]}?)" if near else ""
 
 
 def known_fields() -> frozenset[str]:
     """The names of a case's fields that are not nested: what a column may be called, besides the vitals."""
-    return frozenset(Case.model_fields)
+    return _CASE_FIELDS

@@ -498,3 +498,71 @@ def test_a_case_outlives_rules_that_raise(service: Service, monkeypatch: pytest.
     assert (sent["level"], sent["scored_by"], sent["needs_review"]) == (3, "nothing", True)
     assert "planted" not in json.dumps(sent)
     assert read(service, sent["id"])["case"]["complaint"] == CASE["complaint"]
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+05:00", "1970-01-01T00:00:00Z", "9999-12-31T23:59:59-12:00"])
+def test_a_clock_that_is_far_wrong_neither_hides_a_case_nor_puts_it_first(service, moment):
+    """The time of arrival here counts instead, the case says so, and the worklist stays readable."""
+    sent = service.send({**MILD, "received_at": moment})
+    assert any("the time of arrival here was used" in why for why in sent["assessment"]["review"]["why"])
+    assert not sent["past_cap"]
+    assert service.client.get("/v1/worklist", headers=service.token("clinician")).status_code == 200
+
+
+def test_a_district_that_is_sent_later_is_one_to_filter_by(service):
+    """New findings move the case into its district's list."""
+    sent = service.send({**MILD, "district": None})
+    add(service, sent["id"], {"district": "Thatta"})
+    listed = service.client.get("/v1/worklist?district=thatta", headers=service.token("clinician")).json()["items"]
+    assert sent["id"] in [one["id"] for one in listed]
+
+
+def test_two_photos_of_one_name_are_two_photos(service):
+    """Phones call every photo alike: the second one does not take the first one's place."""
+    sent = upload(service, MILD, [("image.jpg", photo_with_place())], "mithi").json()
+    other = io.BytesIO()
+    Image.new("RGB", (64, 64), (90, 60, 50)).save(other, "JPEG")
+    headers = service.token("clinic", "mithi")
+    files = [("case", (None, "{}")), ("photos", ("image.jpg", other.getvalue(), "image/jpeg"))]
+    answer = service.client.post(f"/v1/referrals/{sent['id']}/findings", files=files, headers=headers)
+    assert answer.status_code == 200, answer.text
+    kept = service.client.get(f"/v1/referrals/{sent['id']}", headers=headers).json()["photos"]
+    assert [one["name"] for one in kept] == ["image.jpg", "2-image.jpg"]
+    assert len({one["sha256"] for one in kept}) == 2
+
+
+def test_a_photo_that_was_lost_does_not_keep_a_worse_vital_from_counting(service):
+    """The level rises, and the case says which photo to ask for again."""
+    sent = upload(service, MILD, [("image.jpg", photo_with_place())], "mithi").json()
+    for stored in service.parts.settings.photos.rglob("*.sealed"):
+        stored.unlink()
+    answer = add(service, sent["id"], {"vitals": {"spo2_percent": 70, "respiratory_rate_per_minute": 40}})
+    assert answer["level"] < sent["level"]
+    assert "an earlier photo cannot be read from the store: ask for it again" in answer["assessment"]["review"]["why"]
+
+
+def test_what_is_worse_raises_a_clinicians_level_again(service):
+    """Also when the machine's level was as urgent as can be before: a new red flag counts, and says so."""
+    sent = service.send({**MILD, "vitals": {"consciousness": "U"}})
+    assert sent["level"] == 1
+    assert service.act(sent["id"], "override", {"level": 5, "reason": "asleep"}).json()["level"] == 5
+    same = add(service, sent["id"], {"complaint": "aur khansi bhi hai"})
+    assert (same["level"], same["changes"]["kept"]) == (5, "the assessment is level 1; a clinician's level 5 stands")
+    worse = add(service, sent["id"], {"vitals": {"systolic_mmhg": 50, "spo2_percent": 60, "pulse_per_minute": 180}})
+    assert worse["level"] == 1
+    assert worse["needs_review"]
+
+
+def test_a_priority_that_is_no_priority_leaves_the_earlier_one(service):
+    """The referrer's word stays, and what was sent is named."""
+    sent = service.send({**MILD, "priority": "stat"})
+    answer = add(service, sent["id"], {"priority": "emergency"})
+    assert answer["machine_level"] == 1
+    assert any(why.startswith("priority: expected routine") for why in answer["assessment"]["review"]["why"])
+
+
+def add(service, id_: str, findings: dict) -> dict:
+    """New findings of a referral, as its clinic sends them."""
+    answer = service.client.post(f"/v1/referrals/{id_}/findings", json=findings, headers=service.token("clinic", "mithi"))
+    assert answer.status_code == 200, answer.text
+    return answer.json()

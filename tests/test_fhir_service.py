@@ -379,8 +379,8 @@ def test_same_transaction_at_once_is_one_referral(database_url, tmp_path):
             assert made == ["200 OK"] * 4 + ["201 Created"] * 2
         assert counts(one)["referrals"] == 20
         with one.parts.database.engine.begin() as connection:
-            kinds = connection.execute(select(fhir_resources.c.type, func.count()).group_by(fhir_resources.c.type)).all()
-        assert {kind: count for kind, count in kinds} == {"Patient": 20, "ServiceRequest": 20, "Observation": 60}
+            kinds = connection.execute(select(fhir_resources.c.type, func.count()).group_by(fhir_resources.c.type))
+        assert dict(list(kinds)) == {"Patient": 20, "ServiceRequest": 20, "Observation": 60}
 
 
 def test_one_patient_of_many_referrals_at_once(database_url, tmp_path):

@@ -276,7 +276,7 @@ def test_photos_are_scored(scorer, live):
 
 
 def test_long_complaints_wait_elsewhere(scorer, live, monkeypatch):
-    """A complaint of thousands of words takes the way of the photos; other cases pass by."""
+    """Complaints of hundreds of words are read one by one; other cases pass by."""
     one = scorer()
     seen = []
     monkeypatch.setattr(
@@ -290,6 +290,65 @@ def test_long_complaints_wait_elsewhere(scorer, live, monkeypatch):
 
     run(one, work())
     assert seen == [1, 1, 1]
+
+
+def test_any_number_of_long_complaints_is_accepted_at_once(scorer, live, monkeypatch):
+    """A batch with more of them than their queue holds is scored like any other, in the order given."""
+    monkeypatch.setattr(scoring, "_LONG_QUEUE", 2)
+    monkeypatch.setattr(scoring, "_LONG_AT_ONCE", 2)
+    cases = [case(str(n), complaint="fever " * (100 if n % 3 else 1)) for n in range(12)]
+    one = scorer()
+    assert run(one, one.assess_many(cases, NOW)) == [Triage(live).assess(it, NOW) for it in cases]
+
+
+def test_a_refused_batch_leaves_nothing_behind(scorer, monkeypatch):
+    """When the long complaints find their queue full, the short ones are not scored for nobody."""
+    monkeypatch.setattr(scoring, "_LONG_QUEUE", 1)
+    one = scorer()
+
+    async def work():
+        await until(lambda: one.ready)
+        waiting = asyncio.create_task(one.assess(case("first", complaint="fever " * 100), NOW))
+        await asyncio.sleep(0)
+        with pytest.raises(OverloadedError, match="1 cases wait for long complaints already"):
+            await one.assess_many([case("a"), case("b", complaint="fever " * 100)], NOW)
+        return one._models.is_busy, await waiting
+
+    is_busy, first = run(one, work())
+    assert not is_busy and first.scored_by == "models and rules"
+
+
+def test_a_photo_that_hangs_does_not_keep_long_complaints_from_the_models(scorer, live):
+    """They have a lane of their own."""
+    hang = Hang()
+    one = scorer(replace(live, lesions=Faulty(live.lesions, hang)), timeout_seconds=1.0)
+
+    async def work():
+        await until(lambda: one.ready)
+        photo = asyncio.create_task(one.assess(case("photo", photos=[{"path": "x.jpg"}]), NOW, {"x.jpg": b"no photo"}))
+        await until(lambda: hang.calls == 1)
+        long = await one.assess(case("long", complaint="fever " * 100), NOW)
+        was_first = not photo.done()
+        await photo
+        hang.go.set()
+        return was_first, long
+
+    was_first, long = run(one, work())
+    assert was_first and long.scored_by == "models and rules" and long.findings
+
+
+def test_complaints_that_take_long_to_read_are_no_model_that_hangs(scorer, live, monkeypatch):
+    """A batch may run longer for each character; who waits too long is still answered, and the models stay in use."""
+    monkeypatch.setattr(scoring, "_READING_SECONDS", 0.1)
+    slow = Faulty(live.acuity, lambda items: time.sleep(0.4))
+    one = scorer(replace(live, acuity=slow), timeout_seconds=0.2, rest_seconds=60.0)
+
+    async def work():
+        await until(lambda: one.ready)
+        return await one.assess(case(complaint="fever and cough " * 3), NOW), one._models.is_open
+
+    late, is_open = run(one, work())
+    assert late.review.why == (LATE,) and not is_open
 
 
 def test_what_breaks_the_code_costs_one_case_its_models(scorer, live, monkeypatch):
@@ -442,6 +501,20 @@ def test_a_lane_fails_a_batch_whose_work_breaks():
     assert asyncio.run(work()) == [2, None, 5]
 
 
+@pytest.mark.parametrize("results", [[], [1, 2, 3], None])
+def test_a_lane_answers_everybody_when_the_results_are_not_one_for_each(results):
+    """Nobody is told another's result, nobody waits for ever, and the next batch is done."""
+
+    async def work():
+        one: Lane[int, int] = Lane("numbers", lambda items: results if len(items) == 2 else items, Limits(2, 8, 9.0, 9.0, 9.0), 1)
+        async with asyncio.timeout(5):
+            answers = await asyncio.gather(one.put(1), one.put(2)), await one.put(3)
+        await one.stop()
+        return answers
+
+    assert asyncio.run(work()) == ([None, None], 3)
+
+
 @pytest.fixture
 def folder(tmp_path: Path, models_folder: Path) -> Path:
     """A models folder of its own: acuity 1.0.0 live, 1.1.0 beside it under another key, no other task, for speed."""
@@ -578,6 +651,56 @@ def test_cases_before_the_models_are_loaded_wait_and_then_get_the_rules(monkeypa
     result, ready, health = run(one, work())
     assert (result.scored_by, result.review.why, ready) == ("rules alone", (LOADING,), False)
     assert health.problems == ("the models are still being loaded",)
+
+
+def test_watching_outlives_a_lane_that_is_full(folder, caplog):
+    """One look that is refused is logged by its class, and the next one sees the change."""
+    one = Scorer(folder, load_policy(), watch_seconds=0.02)
+
+    async def work():
+        await until(lambda: one.ready)
+        real = one._loading.put
+        refused = []
+
+        def put(item, **options):
+            if not refused:
+                refused.append(item)
+                raise OverloadedError("full")
+            return real(item, **options)
+
+        one._loading.put = put
+        await until(lambda: bool(refused))
+        serve(folder, "1.1.0")
+        await until(lambda: one.health().bundles["acuity"].version == "1.1.0")
+
+    run(one, work())
+    assert "the models' folder was not looked at: OverloadedError" in caplog.text
+
+
+def test_a_load_that_failed_is_tried_again_though_no_file_changes(folder, monkeypatch):
+    """Until then the rules rank, and the health says why."""
+    monkeypatch.setattr(scoring, "_LOAD_AGAIN_SECONDS", 0.02)
+    real, is_broken = scoring.load_live, [True]
+
+    def load(*args, **options):
+        if is_broken[0]:
+            raise MemoryError
+        return real(*args, **options)
+
+    monkeypatch.setattr(scoring, "load_live", load)
+    one = Scorer(folder, load_policy(), watch_seconds=0.01)
+
+    async def work():
+        before = await one.assess(case(), NOW)
+        health = one.health()
+        is_broken[0] = False
+        await until(lambda: bool(one.health().bundles))
+        return before, health, await one.assess(case(), NOW)
+
+    before, health, after = run(one, work())
+    assert (before.scored_by, health.ready, health.degraded) == ("rules alone", True, True)
+    assert health.problems == ("the models could not be loaded, which is tried again: see the log, and restore the bundles",)
+    assert after.scored_by == "models and rules"
 
 
 def test_the_fingerprint_sees_what_matters(folder):

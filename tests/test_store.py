@@ -31,12 +31,12 @@ from queue_database import (
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 
-from inference.errors import ConflictError, NotFoundError, StorageError, UnprocessableError
+from inference.errors import ConflictError, NotFoundError, UnprocessableError
 from inference.policy import Policy
 from inference.service import store
 from inference.service.database import Database, Unit, make_engine
 from inference.service.intake import Submission
-from inference.service.parts import _apply_policy
+from inference.service.parts import apply_policy
 from inference.service.photo_store import PhotoStore
 from inference.service.referrals import Referrals
 from inference.service.tables import from_us
@@ -419,24 +419,16 @@ def test_two_processes_that_start_together_apply_a_policy(postgres_url):
     """Both find none noted; both come up, and it is noted once."""
     opened(postgres_url).dispose()
     databases = [Database(postgres_url, KEY) for _ in range(4)]
-    start, failed = threading.Barrier(4), []
+    for database in databases:
+        database.start()
 
-    def apply(database: Database) -> None:
-        start.wait()
-        try:
-            _apply_policy(database, POLICY, NOW)
-        except StorageError as error:
-            failed.append(error)
+    async def main() -> None:
+        await asyncio.gather(*(apply_policy(database, POLICY, lambda: NOW) for database in databases))
 
-    threads = [threading.Thread(target=apply, args=(database,)) for database in databases]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failed == []
+    asyncio.run(main())
     assert rows(databases[0].engine, "SELECT name, value FROM facts") == [("policy", POLICY.sha256)]
     for database in databases:
-        database.engine.dispose()
+        database.stop()
 
 
 def test_two_processes_cannot_exceed_a_clinicians_capacity(postgres_url):

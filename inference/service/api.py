@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -43,6 +43,7 @@ from inference.service.api_models import (
 from inference.service.bodies import as_json, case_and_photos, idempotency_key, json_object, submission_of
 from inference.service.callers import Who
 from inference.service.intake import assessment_json, in_time
+from inference.service.live import Update
 from inference.service.pages import LARGEST_PAGE
 from inference.service.parts import Parts
 from inference.service.problem_docs import responses
@@ -218,14 +219,13 @@ async def worklist(
     """The queue in its order: level first; within a level those past their wait cap, then by the time they are due."""
     parts, who = parts_of(request), await who_asks(request)
     given = {"level": level, "specialty": specialty, "district": district.casefold() if district else None, "clinic": clinic}
-    page, items = await parts.referrals.page(who, {k: v for k, v in given.items() if v is not None}, state, limit, cursor)
-    listed = orjson.dumps(items)
-    etag = f'"{hashlib.sha256(listed).hexdigest()[:32]}"'
+    known = {tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")}
+    filters = {name: value for name, value in given.items() if value is not None}
+    page, etag, items = await parts.referrals.page(who, filters, state, limit, cursor, known)
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Authorization"}
-    if if_none_match and etag in {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}:
+    if items is None:
         return Response(status_code=304, headers=headers)
-    rest = orjson.dumps({"as_of": page.as_of.isoformat(), "next": page.cursor})
-    return Response(b'{"items":' + listed + b"," + rest[1:], 200, headers, _JSON)
+    return Response(orjson.dumps({"as_of": page.as_of.isoformat(), "items": items, "next": page.cursor}), 200, headers, _JSON)
 
 
 @router.post("/worklist:claim-next", summary="Take the next case", response_model=Claimed, responses=responses(409, 415, 422, *_SECURED))
@@ -342,19 +342,32 @@ async def listen(
     after: Annotated[int | None, Query(ge=0, le=2**53, description="sequence to resume after; default: from now on")] = None,
     last_event_id: Annotated[str, Header(pattern=r"^[0-9]{0,15}$", description="the last event's id; goes before `after`")] = "",
 ) -> Response:
-    """Server-sent events: one for every change of a referral. `Last-Event-ID` resumes where a connection broke."""
+    """Server-sent events: one for every change of a referral. `Last-Event-ID` resumes where a connection broke.
+
+    An `id` without an event now and then says where to resume. The stream ends after a quarter of an hour: resume it.
+    """
     parts, who = parts_of(request), await who_asks(request)
     require(who, "events.read")
     start = int(last_event_id) if last_event_id else after
 
+    updates = parts.live.listen(who, start)
+    first = await anext(updates, None)  # the first look, before the answer begins: a refusal still has its status
+
     async def stream() -> AsyncIterator[ServerSentEvent]:
-        async for update in parts.live.listen(who, start):
-            if update is None:
-                yield ServerSentEvent(comment="alive")
-            else:
-                yield ServerSentEvent(orjson.dumps(update.data).decode(), event=update.kind, id=str(update.sequence))
+        async with aclosing(updates):
+            if first is not None:
+                yield _sent(first)
+            async for update in updates:
+                yield _sent(update)
 
     return EventSourceResponse(stream(), ping=3600, send_timeout=30)
+
+
+def _sent(update: Update | int) -> ServerSentEvent:
+    """An update as it is sent; of a mere place the id alone, by which a browser resumes and which it does not report."""
+    if isinstance(update, int):
+        return ServerSentEvent(comment="alive", id=str(update))
+    return ServerSentEvent(orjson.dumps(update.data).decode(), event=update.kind, id=str(update.sequence))
 
 
 @router.get("/webhooks", summary="Receivers of events", response_model=list[Webhook], responses=responses(*_SECURED))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
-from inference.errors import ServiceError
+from inference.errors import OverloadedError, ServiceError
 from inference.service import api
 from inference.service.access import require
 from inference.service.api_models import Health
@@ -52,7 +52,8 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = lambda: datet
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await parts.start()
         try:
-            await verifier.warm_up()
+            with suppress(OverloadedError):  # an issuer that is away must not keep a clinic from its own queue
+                await verifier.warm_up()
             yield
         finally:
             await parts.stop()

@@ -28,6 +28,9 @@ _WAIT_FOR_LOCK_SECONDS = 5
 LATE_SECONDS = 0.5  # an audit row of a read waits no longer
 _ATTEMPTS = 3  # of a transaction that PostgreSQL broke off for another's sake
 _BROKEN_OFF = ("40001", "40P01", "23505")  # serialization failure, deadlock, a key that another process stored first
+# A server whose default is not to sync must not make an acknowledgement false.
+_POSTGRES_OPTIONS = f"-c synchronous_commit=on -c statement_timeout=30000 -c lock_timeout={_WAIT_FOR_LOCK_SECONDS * 1000}"
+_NOTICE_A_DEAD_HOST = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 8000}
 _log = logging.getLogger("nabz.database")
 
 Result = TypeVar("Result")
@@ -80,7 +83,7 @@ def make_engine(url: str) -> Engine:
             parsed,
             pool_pre_ping=True,
             pool_size=2,
-            connect_args={"connect_timeout": 3, "options": f"-c statement_timeout=30000 -c lock_timeout={_WAIT_FOR_LOCK_SECONDS * 1000}"},
+            connect_args={"connect_timeout": 3, "options": _POSTGRES_OPTIONS, **_NOTICE_A_DEAD_HOST},
         )
     engine = create_engine(parsed, pool_size=2, connect_args={"timeout": _WAIT_FOR_LOCK_SECONDS, "check_same_thread": False})
     event.listen(engine, "connect", _prepare_sqlite)
@@ -137,6 +140,8 @@ def _storage_error(error: SQLAlchemyError) -> StorageError:
     # The driver's message may quote a row; its class is enough to find the cause in the database's own log.
     origin = type(getattr(error, "orig", None) or error).__name__
     code = getattr(getattr(error, "orig", None), "sqlite_errorname", None) or getattr(getattr(error, "orig", None), "sqlstate", None)
+    if getattr(error, "connection_invalidated", False):
+        return StorageError(f"the connection to the database was lost ({origin}): send it again, with the same Idempotency-Key if you can")
     return StorageError(f"the database could not do it ({origin}{f', {code}' if code else ''}): nothing was stored; try again")
 
 
@@ -161,19 +166,21 @@ class Database:
     """The thread, and the queue before it."""
 
     def __init__(
-        self, url: str, audit_key: bytes, *, queue_limit: int = 1024, answer_seconds: float = 8.0, largest_group: int = 64
-    ) -> None:
+        self, url: str, audit_key: bytes, *, queue_limit: int = 1024, answer_seconds: float = 8.0, largest_group: int = 64,
+        count_audit_rows: Callable[[int], None] = lambda _: None,
+    ) -> None:  # fmt: skip
         """`queue_limit`: most jobs that wait; `answer_seconds`: how long a caller waits before it hears that storing failed;
-        `largest_group`: most jobs that share a transaction."""
+        `largest_group`: most jobs that share a transaction; `count_audit_rows` is told how many a commit added."""
         self.engine = make_engine(url)
         self.audit_key = audit_key
         self.group_sizes: list[int] = []
         self._answer_seconds = answer_seconds
         self._largest_group = largest_group
+        self._count_audit_rows = count_audit_rows
         self._jobs: queue.Queue[_Job[Any] | None] = queue.Queue(queue_limit)
         self._listeners: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._work, name="nabz-database", daemon=True)
-        self._started = self._is_ending = False
+        self._started = self._is_ending = self._has_events = False
         self._late: list[AuditEntry] = []
         self._late_since = 0.0
 
@@ -195,7 +202,7 @@ class Database:
         return self._jobs.qsize()
 
     def on_commit(self, listener: Callable[[], None]) -> None:
-        """Call `listener`, in the database's thread, after every commit that may have written events."""
+        """Call `listener`, in the database's thread, after every commit that added events."""
         self._listeners.append(listener)
 
     async def run(self, work: Callable[[Unit], Result]) -> Result:
@@ -280,6 +287,11 @@ class Database:
         del self.group_sizes[:-1000]
         for job in live:
             self._answer(job)
+        if self._has_events:
+            self._has_events = False
+            self._tell_listeners()
+
+    def _tell_listeners(self) -> None:
         for listener in self._listeners:
             try:
                 listener()
@@ -340,7 +352,9 @@ class Database:
         return list(self._late) if writes or time.monotonic() - self._late_since >= LATE_SECONDS else []
 
     def _keep(self, units: Sequence[Unit], written: Sequence[AuditEntry]) -> None:
-        """After a commit: forget the late entries that were written, keep the new ones."""
+        """After a commit: forget the late entries that were written, keep the new ones, note what else was added."""
+        self._has_events |= any(table is events for unit in units for table, _ in unit.rows)
+        self._count_audit_rows(len(written) + sum(len(unit.audits) for unit in units))
         del self._late[: len(written)]
         if not self._late:
             self._late_since = time.monotonic()
@@ -352,4 +366,5 @@ class Database:
         except ServiceError as error:
             _log.warning("%d audit rows wait: %s", len(self._late), type(error).__name__)
         else:
+            self._count_audit_rows(len(self._late))
             self._late.clear()

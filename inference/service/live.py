@@ -6,13 +6,14 @@ Events name referrals, states and levels, nothing of the patient's. Knows no HTT
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, func, select
 
-from inference.errors import OverloadedError
+from inference.errors import BusyError, OverloadedError
 from inference.service.callers import Who
 from inference.service.database import Database, Unit
 from inference.service.referrals import own_clinic
@@ -21,7 +22,8 @@ from inference.service.tables import events, from_us
 _PAGE = 200
 _POLL_SECONDS = 2.0  # other processes commit too, and cannot wake this one
 _PAUSE_SECONDS = 0.2  # between two looks, so that many listeners do not keep the database from its work
-_MOST_LISTENERS = 200
+_MOST_LISTENERS, _MOST_OF_ONE = 200, 5
+_LONGEST_SECONDS = 15 * 60  # then a listener must come back, with a token that is still good
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class LiveUpdates:
         self._database = database
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
-        self._listeners = 0
+        self._listeners = Counter[str]()  # by who listens
         self.closing = False
 
     def start(self) -> None:
@@ -53,29 +55,40 @@ class LiveUpdates:
         self.closing = True
         self._notify()
 
-    async def listen(self, who: Who, after: int | None) -> AsyncIterator[Update | None]:
-        """Events after sequence `after` (None: from now on) that `who` may see; None now and then, as a sign of life.
+    async def listen(self, who: Who, after: int | None) -> AsyncGenerator[Update | int, None]:
+        """Events after sequence `after` (None: from now on) that `who` may see; now and then, as a sign of life, the sequence to
+        resume from. Ends after a quarter of an hour.
 
-        Raises OverloadedError when too many listen.
+        Raises, before anything else, OverloadedError when too many listen and BusyError when `who` does too often.
         """
-        if self._listeners >= _MOST_LISTENERS:
-            raise OverloadedError("too many listen to live updates: read the worklist again from time to time", 30)
-        self._listeners += 1
+        self._take_place(who)
         try:
+            clock, clinic = asyncio.get_running_loop().time, own_clinic(who)
+            ends = clock() + _LONGEST_SECONDS
             last = after if after is not None else await self._database.run(_newest)
-            while not self.closing:
+            while not self.closing and clock() < ends:
                 wake = self._wake
-                newest, rows = await self._database.run(lambda unit, last=last: _next(unit, last, own_clinic(who)))  # type: ignore[misc]
+                newest, rows = await self._database.run(lambda unit, last=last: _next(unit, last, clinic))  # type: ignore[misc]
                 for row in rows:
                     last = row.sequence
                     yield Update(row.sequence, row.kind, described(row))
+                    if clock() >= ends:  # who reads slowly must not stay longer for it
+                        return
                 if len(rows) < _PAGE:
                     last = max(last, newest)  # a clinic's next look need not pass over the others' events again
-                    yield None
+                    yield last
                     await asyncio.sleep(_PAUSE_SECONDS)
                     await self._sleep(wake)
         finally:
-            self._listeners -= 1
+            self._listeners[who.subject] -= 1
+            self._listeners += Counter()  # forgets those that do not listen any more
+
+    def _take_place(self, who: Who) -> None:
+        if self._listeners[who.subject] >= _MOST_OF_ONE:
+            raise BusyError(f"you listen to live updates {_MOST_OF_ONE} times already: end one of them first", 30)
+        if self._listeners.total() >= _MOST_LISTENERS:
+            raise OverloadedError("too many listen to live updates: read the worklist again from time to time", 30)
+        self._listeners[who.subject] += 1
 
     async def _sleep(self, wake: asyncio.Event) -> None:
         try:

@@ -38,6 +38,7 @@ _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 2, 3600
 _BATCH = 50
 _HOLD_SECONDS = 10  # the longest that one round keeps a receiver to itself
 _URL_LENGTH = 2000
+_ANSWER_BYTES = 16 * 1024  # of an answer's body, which nobody reads; after more the connection is closed
 _ACCEPTED = range(200, 300)
 _log = logging.getLogger("nabz.outbox")
 
@@ -102,14 +103,27 @@ class Outbox:
         import httpx  # takes a quarter of a second, which most services never need
 
         async with httpx.AsyncClient(timeout=self._timeout, follow_redirects=False) as client:
+            await self.deliver_with(client)
+
+    async def deliver_with(self, client: httpx.AsyncClient) -> None:
+        """Deliver until cancelled; a receiver that is slow holds up nobody else."""
+        running: set[asyncio.Task[int]] = set()
+        try:
             while True:
                 try:
-                    sent = await self.deliver_once(client, time.time_ns() // 1000)
-                except Exception as error:  # noqa: BLE001 (the task must outlive a database that is gone for a while)
+                    running |= set(await self._begin(client, time.time_ns() // 1000))
+                except Exception as error:  # noqa: BLE001 (this must outlive a database that is gone for a while)
                     _log.warning("webhooks wait: %s", type(error).__name__)
-                    sent = 0
-                if not sent:
+                if not running:
                     await asyncio.sleep(_IDLE_SECONDS)
+                    continue
+                ended, running = await asyncio.wait(running, timeout=_IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                for failed in filter(None, (task.exception() for task in ended)):
+                    _log.warning("a webhook waits: %s", type(failed).__name__)
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
 
     async def _has_receivers(self) -> bool:
         try:
@@ -121,12 +135,16 @@ class Outbox:
 
     async def deliver_once(self, client: httpx.AsyncClient, now_us: int) -> int:
         """Send what is due to every receiver whose turn it is. Returns how many events were accepted."""
-        hold_us = int((_HOLD_SECONDS + 2 * self._timeout) * 1_000_000)
-        due = await self._database.run(lambda unit: _due(unit, now_us, hold_us))
-        counts = await asyncio.gather(*(self._deliver(client, hook, rows, now_us) for hook, rows in due), return_exceptions=True)
+        counts = await asyncio.gather(*await self._begin(client, now_us), return_exceptions=True)
         for failed in (count for count in counts if isinstance(count, BaseException)):
             raise failed  # once all have ended: two rounds at a time would send things twice
         return sum(count for count in counts if isinstance(count, int))
+
+    async def _begin(self, client: httpx.AsyncClient, now_us: int) -> list[asyncio.Task[int]]:
+        """A task for each receiver whose turn it is. It ends before the receiver's next turn."""
+        hold_us = int((_HOLD_SECONDS + 2 * self._timeout) * 1_000_000)
+        due = await self._database.run(lambda unit: _due(unit, now_us, hold_us))
+        return [asyncio.create_task(self._deliver(client, hook, rows, now_us), name="nabz-webhook") for hook, rows in due]
 
     async def _deliver(self, client: httpx.AsyncClient, hook: Row[Any], rows: list[Row[Any]], now_us: int) -> int:
         accepted, has_failed, began = 0, False, time.monotonic()
@@ -144,16 +162,27 @@ class Outbox:
     async def _is_accepted(self, client: httpx.AsyncClient, hook: Row[Any], row: Row[Any], now_us: int) -> bool:
         import httpx
 
+        status = 0
         body = orjson.dumps({"type": f"referral.{row.kind}", "timestamp": from_us(row.at_us).isoformat(), "data": described(row)})
         try:
             secret = self._vault.unseal(hook.secret, f"webhooks:{hook.id}")
             headers = signed(secret, f"{hook.id}_{row.sequence}", now_us // 1_000_000, body)
-            async with asyncio.timeout(self._timeout):  # in all: a receiver that answers byte by byte must not hold up the others
-                answer = await client.post(hook.url, content=body, headers=headers)
+            async with asyncio.timeout(self._timeout):  # in all: a receiver that answers byte by byte must not hold up its events
+                async with client.stream("POST", hook.url, content=body, headers=headers) as answer:
+                    status = answer.status_code
+                    await _drop(answer)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, StorageError) as error:
             _log.info("webhook %s: %s", hook.id, type(error).__name__)
-            return False
-        return answer.status_code in _ACCEPTED
+        return status in _ACCEPTED  # which was said, whatever came after it
+
+
+async def _drop(answer: httpx.Response) -> None:
+    """Read a short body to its end, so that the connection can be used again; of a long one no more than its beginning."""
+    size = 0
+    async for chunk in answer.aiter_raw():
+        size += len(chunk)
+        if size > _ANSWER_BYTES:
+            return
 
 
 def signed(secret: bytes, message_id: str, timestamp_seconds: int, body: bytes) -> dict[str, str]:

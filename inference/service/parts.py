@@ -32,6 +32,8 @@ from inference.service.vault import Vault
 CLOCK = Who("nabz", "admin")  # who does what nobody asked for: leases that end, retention
 _SWEEP_SECONDS, _ANCHOR_SECONDS, _RETENTION_SECONDS = 1.0, 60.0, 3600.0
 _COUNT_SECONDS = 10.0
+_POLICY_SECONDS = 60.0
+_POLICY = "policy"
 _COUNT_SHARE = 300  # counting a long queue must not take more than one part in so many of the database's time
 _log = logging.getLogger("nabz.service")
 
@@ -51,6 +53,7 @@ class Parts:
     live: LiveUpdates
     outbox: Outbox
     clock: Callable[[], datetime]
+    _is_policy_applied: bool = False
 
     async def start(self) -> None:
         """Begin to work: the database at once, the models as soon as they are verified."""
@@ -61,6 +64,7 @@ class Parts:
         self._tasks = [
             asyncio.create_task(_every(seconds, work), name=f"nabz-{name}")
             for name, seconds, work in (
+                ("policy", _POLICY_SECONDS, self._apply_policy),
                 ("sweep", _SWEEP_SECONDS, self._sweep),
                 ("count", _COUNT_SECONDS, self._count),
                 ("anchor", _ANCHOR_SECONDS, self._anchor),
@@ -77,6 +81,11 @@ class Parts:
         await self.outbox.stop()
         await self.scorer.stop()
         await asyncio.to_thread(self.database.stop)
+
+    async def _apply_policy(self) -> None:
+        if not self._is_policy_applied:
+            await apply_policy(self.database, self.policy, self.clock)
+            self._is_policy_applied = True
 
     async def _sweep(self) -> None:
         now = self.clock()
@@ -156,9 +165,11 @@ def open_parts(settings: Settings, clock: Callable[[], datetime] = lambda: datet
     policy = load_policy(settings.policy)
     vault = open_vault(settings)
     audit_key = vault.mac_key("audit")
-    database = Database(settings.database_url, audit_key, queue_limit=settings.commit_queue_limit)
-    photos = PhotoStore(settings.photos, vault)
     telemetry = Telemetry()
+    database = Database(
+        settings.database_url, audit_key, queue_limit=settings.commit_queue_limit, count_audit_rows=telemetry.count_audit_rows
+    )
+    photos = PhotoStore(settings.photos, vault)
     scorer = Scorer(
         settings.models,
         policy,
@@ -168,7 +179,6 @@ def open_parts(settings: Settings, clock: Callable[[], datetime] = lambda: datet
     )
     live = LiveUpdates(database)
     cases = Referrals(database, vault, scorer, policy, photos, telemetry, photos_per_case=settings.photos_per_case, clock=clock)
-    _apply_policy(database, policy, clock())
     hooks = Outbox(database, vault, timeout_seconds=settings.webhook_timeout_seconds)
     return Parts(settings, policy, vault, database, photos, scorer, telemetry, cases, live, hooks, clock)
 
@@ -199,20 +209,24 @@ def prepare_folders(settings: Settings) -> None:
             raise PolicyError(f"the folder {folder} cannot be made: {error.strerror}") from error
 
 
-def _apply_policy(database: Database, policy: Policy, now: datetime) -> None:
-    """Compute due times again when the policy is not the one that they were computed with."""
-    name = "policy"
-    known = database.run_now(lambda unit: unit.connection.execute(select(facts.c.value).where(facts.c.name == name)).scalar())
-    if known == policy.sha256:
+async def apply_policy(database: Database, policy: Policy, clock: Callable[[], datetime]) -> None:
+    """Compute due times again when the policy is not the one that they were computed with; cases come in meanwhile."""
+    if await database.run(_policy_of) == policy.sha256:
         return
     last: str | None = ""
     while last is not None:
-        last = database.run_now(lambda unit, last=last: store.requeue(unit, policy, now, last))  # type: ignore[misc]
+        last = await database.run(lambda unit, last=last: store.requeue(unit, policy, clock(), last))  # type: ignore[misc]
+    await database.run(lambda unit: _note_policy(unit, policy, clock()))
 
-    def note(unit: Unit) -> None:
-        # Another process may start at the same time: its row is found when this is tried again.
-        if not unit.write(update(facts).where(facts.c.name == name).values(value=policy.sha256)).rowcount:
-            unit.write(facts.insert().values(name=name, value=policy.sha256))
-        store.record(unit, CLOCK, "policy_applied", None, now, policy_sha256=policy.sha256)
 
-    database.run_now(note)
+def _policy_of(unit: Unit) -> str | None:
+    """The policy that the stored order was computed with."""
+    found: str | None = unit.connection.execute(select(facts.c.value).where(facts.c.name == _POLICY)).scalar()
+    return found
+
+
+def _note_policy(unit: Unit, policy: Policy, now: datetime) -> None:
+    # Another process may start at the same time: its row is found when this is tried again.
+    if not unit.write(update(facts).where(facts.c.name == _POLICY).values(value=policy.sha256)).rowcount:
+        unit.write(facts.insert().values(name=_POLICY, value=policy.sha256))
+    store.record(unit, CLOCK, "policy_applied", None, now, policy_sha256=policy.sha256)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -30,6 +30,7 @@ from inference.service.tables import from_us
 from inference.service.telemetry import Telemetry
 from inference.service.vault import Vault
 
+_CURSOR_PERIOD_SECONDS = 1800
 ATTEMPTS = 5  # of a change that others get ahead of
 
 
@@ -84,7 +85,8 @@ class Referrals:
             stored = await self.database.run(work)
         except NotFoundError:  # a request with the same key was in the same transaction: it is committed now, and can be read
             stored = await self.database.run(work)
-        self.count_reviews(one.assessment for _, one in ready)
+        if not any(one.is_replay for one in stored):
+            self.count_reviews(one.assessment for _, one in ready)
         return stored
 
     def count_reviews(self, assessments: Iterable[Assessment]) -> None:
@@ -133,9 +135,12 @@ class Referrals:
         return row, self.intake.opened(content, id_, row.version)
 
     async def page(
-        self, who: Who, filters: Mapping[str, Any], state: str, limit: int, cursor: str | None
-    ) -> tuple[Page, list[dict[str, Any]]]:
-        """One page of the worklist, with the summaries of its rows. A clinic sees its own referrals."""
+        self, who: Who, filters: Mapping[str, Any], state: str, limit: int, cursor: str | None, known: Collection[str] = ()
+    ) -> tuple[Page, str, list[dict[str, Any]] | None]:
+        """One page of the worklist, its ETag, and the summaries of its rows: None where the caller has them already (`known` ETags).
+
+        A clinic sees its own referrals.
+        """
         require(who, "worklist.read")
         now = self.clock()
         clinic = own_clinic(who)
@@ -144,14 +149,15 @@ class Referrals:
                 raise NotFoundError("there is no such clinic")
             filters = {**filters, "clinic": clinic}
 
-        def work(unit: Unit) -> Page:
+        def work(unit: Unit) -> tuple[Page, str]:
             page = read_page(unit, filters, state, limit, cursor, now, self._cursor_key, self.swept_at)
-            if page.rows:
+            etag = _etag(page, now)
+            if page.rows and etag not in known:
                 store.record_listed(unit, who, [row.id for row in page.rows], now)
-            return page
+            return page, etag
 
-        page = await self.database.run(work)
-        return page, [self._listed(row, page.as_of) for row in page.rows]
+        page, etag = await self.database.run(work)
+        return page, etag, None if etag in known else [self._listed(row, page.as_of) for row in page.rows]
 
     def _listed(self, row: store.Referral, now: datetime) -> dict[str, Any]:
         summary = orjson.Fragment(self.vault.unseal(row.summary, f"referrals.summary:{row.id}")) if row.summary else None
@@ -206,7 +212,17 @@ class Referrals:
 
     async def claim(self, who: Who, id_: str) -> dict[str, Any]:
         """Hold a case for the policy's lease."""
-        return await self._act(who, "claim", lambda unit, now: store.claim(unit, id_, who, self.policy, now), self._observe_wait)
+        require(who, "claim")
+        now = self.clock()
+
+        def work(unit: Unit) -> tuple[store.Referral, bool]:
+            before = describe(store.find_referral(unit, id_)._mapping, self.policy, now)
+            return store.claim(unit, id_, who, self.policy, now), before["holder"] == who.subject
+
+        row, was_mine = await self.database.run(work)
+        if not was_mine:  # else the lease was renewed: nobody has waited
+            self._observe_wait(row, now)
+        return describe(row._mapping, self.policy, now)
 
     async def claim_next(self, who: Who, filters: Mapping[str, Any]) -> dict[str, Any] | None:
         """Hold the first case that waits; None when none does."""
@@ -242,18 +258,10 @@ class Referrals:
         """Leave a note."""
         return await self._act(who, "note", lambda unit, now: store.add_note(unit, id_, who, now, self._seal_detail(id_, detail)))
 
-    async def _act(
-        self,
-        who: Who,
-        action: Action,
-        work: Callable[[Unit, datetime], store.Referral],
-        then: Callable[[store.Referral, datetime], None] | None = None,
-    ) -> dict[str, Any]:
+    async def _act(self, who: Who, action: Action, work: Callable[[Unit, datetime], store.Referral]) -> dict[str, Any]:
         require(who, action)
         now = self.clock()
         row = await self.database.run(lambda unit: work(unit, now))
-        if then:
-            then(row, now)
         return describe(row._mapping, self.policy, now)
 
     def _observe_wait(self, row: store.Referral, now: datetime) -> None:
@@ -262,6 +270,13 @@ class Referrals:
 
     def _seal_detail(self, id_: str, detail: Mapping[str, Any]) -> bytes:
         return self.vault.seal(orjson.dumps(dict(detail)), f"events:{id_}")
+
+
+def _etag(page: Page, now: datetime) -> str:
+    """Names what a page shows. With a next page it changes every half hour, so that nobody is left with a cursor that has expired."""
+    shown = [(row.id, row.revision, row.on_time, store.is_held(row, now)) for row in page.rows]
+    period = int(now.timestamp() // _CURSOR_PERIOD_SECONDS) if page.cursor else 0
+    return f'"{hashlib.sha256(orjson.dumps([shown, period])).hexdigest()[:32]}"'
 
 
 def own_clinic(who: Who) -> str | None:

@@ -31,7 +31,7 @@ BATCH = 64
 LATE = "the models did not answer in time: ranked by rules"
 LOADING = "the models are still being loaded: ranked by rules"
 FAILED = "scoring failed on this case: ranked by rules"
-_LONG_COMPLAINT = 1_000  # characters; reading more takes longer than a whole batch of others
+_LONG_COMPLAINT = 500  # characters; a full batch of longer ones could not be read within the time limit
 _LONG_QUEUE, _LONG_AT_ONCE = 16, 4  # of the longest ones, as many as can be read in the time that they may wait
 _READING_SECONDS = 50e-6  # for each character of nonsense, which takes longest
 _PHOTO_QUEUE = 32
@@ -215,9 +215,7 @@ class Scorer:
                 return False
         return True
 
-    async def _in_turn(
-        self, lane: Lane[_Given, Assessment], cases: Sequence[_Given], size: int, *, must: bool = False
-    ) -> list[Assessment]:
+    async def _in_turn(self, lane: Lane[_Given, Assessment], cases: Sequence[_Given], size: int, *, must: bool = False) -> list[Assessment]:
         """So many at a time, so that single cases get in between and no queue is too short."""
         assessments: list[Assessment] = []
         for start in range(0, len(cases), size):

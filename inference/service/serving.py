@@ -109,7 +109,7 @@ async def _serve(server: Server, listening: socket.socket, parts: Parts, *, demo
 async def load_samples(parts: Parts, sample: Path = _SAMPLE) -> int:
     """Send the sample referrals, as if they had just come, into an empty queue. Returns how many."""
     who = Who("demo", "clinician")
-    page, _ = await parts.referrals.page(who, {}, "open", 1, None)
+    page, _, _ = await parts.referrals.page(who, {}, "open", 1, None)
     if page.rows or not sample.is_file():
         return 0
     shift = datetime.now(UTC) - _SAMPLE_NOW

@@ -179,9 +179,14 @@ def claim(unit: Unit, id_: str, who: Who, policy: Policy, now: datetime) -> Refe
     return _change(unit, before, who, "claimed", now, claimed_us=to_us(now), **values)
 
 
+def is_held(row: Referral, now: datetime) -> bool:
+    """Whether somebody holds the case just now."""
+    return bool(row.state == CLAIMED and row.lease_us >= to_us(now))
+
+
 def is_held_by(row: Referral, who: Who, now: datetime) -> bool:
     """Whether `who` holds the case just now."""
-    return row.state == CLAIMED and row.holder == who.subject and row.lease_us >= to_us(now)
+    return is_held(row, now) and row.holder == who.subject
 
 
 def claim_next(unit: Unit, who: Who, policy: Policy, now: datetime, filters: Mapping[str, Any]) -> Referral | None:
@@ -362,7 +367,7 @@ def _refuse_completed(row: Referral) -> None:
 
 
 def _is_held_by_another(row: Referral, who: Who, now: datetime) -> bool:
-    return row.state == CLAIMED and row.holder != who.subject and row.lease_us >= to_us(now)
+    return is_held(row, now) and row.holder != who.subject
 
 
 def _change(unit: Unit, before: Referral, who: Who, kind: str, now: datetime, *, detail: bytes | None = None, **values: Any) -> Referral:

@@ -86,6 +86,15 @@ _ON_TIME = text("is_open = 1 AND on_time = 1")
 Index("ix_on_time_cap", referrals.c.cap_us, sqlite_where=_ON_TIME, postgresql_where=_ON_TIME)
 _COMPLETED = text("state = 'completed'")
 Index("ix_completed", referrals.c.completed_us, referrals.c.id, sqlite_where=_COMPLETED, postgresql_where=_COMPLETED)
+for _filter in ("specialty", "clinic", "district"):
+    Index(
+        f"ix_completed_{_filter}",
+        referrals.c[_filter],
+        referrals.c.completed_us,
+        referrals.c.id,
+        sqlite_where=_COMPLETED,
+        postgresql_where=_COMPLETED,
+    )
 _REVIEW = text("is_open = 1 AND needs_review = 1")
 Index("ix_review_order", *(referrals.c[name] for name in ORDER_COLUMNS), sqlite_where=_REVIEW, postgresql_where=_REVIEW)
 
@@ -120,6 +129,7 @@ events = Table(  # the history of referrals; also what live updates and webhooks
     Column("detail", LargeBinary),  # sealed: a clinician's reason or note
 )
 Index("ix_events_referral", events.c.referral_id, events.c.sequence)
+Index("ix_events_clinic", events.c.clinic, events.c.sequence)
 
 audit = Table(  # who read or changed what; hash-chained, see audit.py
     "audit",

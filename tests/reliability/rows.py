@@ -66,6 +66,6 @@ ROWS = (
     Row("routes", "every route, role and foreign clinic", by_pytest.running("routes", "test_api_access.py", "test_access.py"), 1, "run", None, 20, fixed=True),
     Row("identifiers", "planted identifiers", by_pytest.running("identifiers", "test_api_privacy.py"), 1, "run", None, 20, fixed=True),
     Row("audit", "audit rows edited, deleted, reordered, cut off", by_pytest.running("audit", "test_audit.py"), 1, "run", None, 20, fixed=True),
-    Row("long queue", "a page of 50 of a long queue", lambda n, g: long_queue.run(int(n), g, 500 if g.is_timed else 10), 1_000_000, "open referrals", 10_000, 45, _BOTH),
+    Row("long queue", "a page of 50 of a long queue", lambda n, g: long_queue.run(int(n), g, 500 if g.is_timed else 10), 1_000_000, "open referrals", 5000, 45, _BOTH),
     Row("memory", "cases with photos", lambda n, g: memory.run(int(n), g), 10_000, "cases", 40, 60),
 )  # fmt: skip

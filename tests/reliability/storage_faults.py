@@ -69,12 +69,13 @@ def run_read_only(seconds: float, ground: Ground) -> Outcome:
 
 
 def run_gone(seconds: float, ground: Ground) -> Outcome:
-    """The database is gone for `seconds`: PostgreSQL is stopped, then frozen; SQLite's file is locked by another program."""
+    """The database is gone for `seconds`: PostgreSQL is stopped, then (not in the short form) frozen; SQLite's file is locked by another program."""
     outcome = Outcome("database gone")
     with live_service(ground.folder, ground.database_url) as service:
         if ground.postgres:
             _try(outcome, service, "stopped", seconds, ground.postgres.stop, ground.postgres.start, is_gone=True)
-            _try(outcome, service, "frozen", seconds, ground.postgres.pause, ground.postgres.resume, is_gone=True)
+            if ground.is_timed:  # takes as long as the service lets anybody wait, and more
+                _try(outcome, service, "frozen", seconds, ground.postgres.pause, ground.postgres.resume, is_gone=True)
         else:
             locker = _Locker(Path(str(make_url(ground.database_url).database)))
             _try(outcome, service, "locked", seconds, locker.lock, locker.unlock, is_gone=True)

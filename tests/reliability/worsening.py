@@ -48,7 +48,7 @@ def run(size: int, ground: Ground) -> Outcome:
             outcome.require(new <= old, f"level {old} became {new}: {_difference(case, worse)}, in {case}")
             outcome.count("raised", int(new < old))
     outcome.done["cases"] = size
-    _through_service(outcome, ground, chance, min(size, _THROUGH_SERVICE))
+    _through_service(outcome, ground, chance, min(size // 10, _THROUGH_SERVICE))
     return outcome
 
 

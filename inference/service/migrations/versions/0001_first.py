@@ -62,6 +62,7 @@ def upgrade() -> None:
         sa.Column("detail", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("sequence"),
     )
+    op.create_index("ix_events_clinic", "events", ["clinic", "sequence"], unique=False)
     op.create_index("ix_events_referral", "events", ["referral_id", "sequence"], unique=False)
     op.create_table(
         "facts",
@@ -161,6 +162,30 @@ def upgrade() -> None:
         "ix_completed",
         "referrals",
         ["completed_us", "id"],
+        unique=False,
+        sqlite_where=sa.text("state = 'completed'"),
+        postgresql_where=sa.text("state = 'completed'"),
+    )
+    op.create_index(
+        "ix_completed_specialty",
+        "referrals",
+        ["specialty", "completed_us", "id"],
+        unique=False,
+        sqlite_where=sa.text("state = 'completed'"),
+        postgresql_where=sa.text("state = 'completed'"),
+    )
+    op.create_index(
+        "ix_completed_clinic",
+        "referrals",
+        ["clinic", "completed_us", "id"],
+        unique=False,
+        sqlite_where=sa.text("state = 'completed'"),
+        postgresql_where=sa.text("state = 'completed'"),
+    )
+    op.create_index(
+        "ix_completed_district",
+        "referrals",
+        ["district", "completed_us", "id"],
         unique=False,
         sqlite_where=sa.text("state = 'completed'"),
         postgresql_where=sa.text("state = 'completed'"),
