@@ -14,6 +14,7 @@ from loopback import Loopback, served
 from service_app import MILD
 from sqlalchemy import func, select
 
+from inference.service import live
 from inference.service.tables import events
 
 
@@ -37,7 +38,8 @@ def listen(service: Loopback, headers: dict[str, str], count: int, after: int | 
             if name in ("id", "event", "data"):
                 event[name] = json.loads(value) if name == "data" else value
             elif not line and event:
-                found.append(event)
+                if "data" in event:
+                    found.append(event)
                 event = {}
                 if len(found) == count:
                     break
@@ -112,6 +114,28 @@ def test_a_clinic_hears_of_its_own_only(service: Loopback):
         assert [event["data"]["referral_id"] for event in heard] == own
         assert {event["data"]["clinic"] for event in heard} == {clinic}
     assert [event["data"]["referral_id"] for event in listen(service, service.token("clinician"), 6, after=start)] == ids
+
+
+def test_a_listener_that_heard_nothing_yet_can_resume(service: Loopback):
+    """The first that comes is an id without an event: a browser keeps it and reports nothing."""
+    headers = service.token("clinic", "early")
+    place = newest(service)
+    with httpx.stream("GET", f"{service.url}/v1/events", headers=headers, timeout=20) as answer:
+        lines = answer.iter_lines()
+        assert [next(lines) for _ in range(3)] == [": alive", f"id: {place}", ""]
+    sent = service.send(MILD, clinic="early")
+    heard = listen(service, {**headers, "Last-Event-ID": str(place)}, 1)
+    assert [event["data"]["referral_id"] for event in heard] == [sent["id"]]
+
+
+@pytest.mark.parametrize(("limit", "status"), [("_MOST_OF_ONE", 429), ("_MOST_LISTENERS", 503)])
+def test_too_many_listeners_are_told_so_before_the_answer_begins(
+    service: Loopback, monkeypatch: pytest.MonkeyPatch, limit: str, status: int
+):
+    """A problem document with a time to come back, and no stream."""
+    monkeypatch.setattr(live, limit, 0)
+    answer = service.client.get("/v1/events", headers=service.token("clinician"))
+    assert (answer.status_code, answer.headers["content-type"], answer.headers["retry-after"]) == (status, "application/problem+json", "30")
 
 
 @pytest.mark.parametrize("wrong", ["x", "-1", "1.5", "9" * 16])

@@ -133,3 +133,33 @@ def test_yes_and_no_in_a_form_s_words_are_present_and_absent():
         "F_001": "absent", "F_002": "absent", "F_003": "present", "F_004": "present", "F_005": "present",
         "F_006": "over_2_weeks", "E_58": "0",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "most", "says"),
+    [
+        ({"findings": {f"F_{n}": None for n in range(5000)}}, 401, "findings: only the first 400 of 5000 were read"),
+        ({"findings": {f"F_{n}": "yes" for n in range(5000)}}, 1, "findings: only the first 400 of 5000 were read"),
+        ({"photos": [{}] * 5000}, 33, "photos: only the first 32 of 5000 were read"),
+        ({f"key{n}": 1 for n in range(5000)}, 11, "4990 more unknown fields were set aside"),
+        ({"vitals": {f"key{n}": 1 for n in range(5000)}}, 11, "4990 more unknown fields were set aside"),
+        ({"photos": [{"path": "a.jpg", **{f"key{n}": 1 for n in range(5000)}}]}, 11, "4990 more unknown fields were set aside"),
+        ({"findings": {f"F_{n}": ["a"] * 200 for n in range(300)}}, 300, "findings.F_7: Input should be a valid string"),
+        ({"age_years": [1] * 100_000}, 1, "age_years: Input should be a valid number"),
+    ],
+)
+def test_more_than_a_form_can_hold_is_counted_instead_of_read(fields: dict[str, Any], most: int, says: str) -> None:
+    """The work and the words for a case have an end, however much it holds; the id, the age and the pulse are kept."""
+    vitals = {"pulse_per_minute": 118, **fields.pop("vitals", {})}
+    reading = read_case({"case_id": "r-1", "sex": "male", "vitals": vitals, **fields}, "x")
+    assert (reading.case.case_id, reading.case.sex, reading.case.vitals.pulse_per_minute) == ("r-1", "male", 118)
+    assert len(reading.problems) <= most
+    assert any(problem.startswith(says) for problem in reading.problems)
+
+
+def test_as_much_as_a_form_can_hold_is_read_whole() -> None:
+    """The bounds cost no real case anything."""
+    findings = {f"F_{n}": "present" for n in range(390)} | {"E_55": [f"V_{n}" for n in range(128)]}
+    reading = read_case({"case_id": "a", "findings": findings, "photos": [{"path": f"{n}.jpg"} for n in range(32)]}, "x")
+    assert (len(reading.case.findings), len(reading.case.findings["E_55"]), len(reading.case.photos)) == (391, 128, 32)
+    assert reading.problems == ()

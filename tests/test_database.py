@@ -8,13 +8,13 @@ import threading
 import time
 
 import pytest
-from queue_database import ASMA, KEY, NOW, migrated, rows, started
+from queue_database import ASMA, CLINIC, KEY, NOW, POLICY, migrated, referral, rows, started
 from sqlalchemy import Engine, text
 
 from inference.errors import ConflictError, OverloadedError, PolicyError, StorageError
 from inference.service.audit import verify
 from inference.service.database import Database, Unit, database_url, make_engine
-from inference.service.store import record
+from inference.service.store import entry, insert_referral, record
 from inference.service.tables import facts
 
 NOT_STORED = r"the database could not do it \(.*\): nothing was stored; try again"
@@ -247,8 +247,22 @@ def test_listeners_hear_of_commits_and_a_broken_one_stops_nothing(tmp_path):
         database.on_commit(gone)
         database.on_commit(heard.set)
         asyncio.run(database.run(fact("a")))
-        assert heard.wait(5)
         assert asyncio.run(database.run(fact("b"))) == "b"
+        assert not heard.is_set()  # no events
+        asyncio.run(database.run(lambda unit: insert_referral(unit, referral("a"), CLINIC, POLICY, NOW)))
+        assert heard.wait(5)
+        assert asyncio.run(database.run(fact("c"))) == "c"
+
+
+def test_audit_rows_are_counted_once_written(queue_url):
+    """Those of a change with it, those of a read with the next change or soon; what is undone does not count."""
+    counted: list[int] = []
+    with running(queue_url, count_audit_rows=counted.append) as database:
+        asyncio.run(database.run(lambda unit: unit.audit_soon(entry(ASMA, "read", None, NOW))))
+        asyncio.run(gathered(database, fact("a"), fact("b"), refused_after_writing))
+        asyncio.run(database.run(lambda unit: unit.audit_soon(entry(ASMA, "read", None, NOW))))
+    assert sum(counted) == rows(database.engine, "SELECT count(*) FROM audit")[0][0] == 4
+    database.engine.dispose()
 
 
 def test_a_sqlite_file_that_cannot_be_written_refuses_and_recovers(tmp_path):

@@ -14,10 +14,14 @@ from fhirpy.base.exceptions import AuthorizationError, ForbiddenError, MultipleR
 from loopback import Loopback, served
 from sqlalchemy import func, select
 
+from inference.errors import ConflictError
 from inference.service import retention
 from inference.service.audit import verify
 from inference.service.callers import Who
 from inference.service.fhir_capability import RESOURCES
+from inference.service.fhir_database import DatabaseFhirStore
+from inference.service.fhir_in import FhirCase
+from inference.service.fhir_store import FhirWrite, NewFhirReferral
 from inference.service.tables import assessments, events, fhir_identifiers, fhir_resources, photo_links, referrals
 
 STORED = (referrals, assessments, events, fhir_resources, fhir_identifiers, photo_links)
@@ -379,8 +383,8 @@ def test_same_transaction_at_once_is_one_referral(database_url, tmp_path):
             assert made == ["200 OK"] * 4 + ["201 Created"] * 2
         assert counts(one)["referrals"] == 20
         with one.parts.database.engine.begin() as connection:
-            kinds = connection.execute(select(fhir_resources.c.type, func.count()).group_by(fhir_resources.c.type))
-        assert dict(list(kinds)) == {"Patient": 20, "ServiceRequest": 20, "Observation": 60}
+            kinds = list(connection.execute(select(fhir_resources.c.type, func.count()).group_by(fhir_resources.c.type)))
+        assert dict(kinds) == {"Patient": 20, "ServiceRequest": 20, "Observation": 60}
 
 
 def test_one_patient_of_many_referrals_at_once(database_url, tmp_path):
@@ -473,3 +477,12 @@ def test_what_came_before_the_referral_is_erased_too(own):
     with pytest.raises(ResourceNotFound):
         client.get("Observation", other["id"])
     assert client.get("Patient", waiting["id"])["id"] == waiting["id"]
+
+
+def test_patient_who_is_erased_meanwhile_is_looked_for_again(own):
+    """A referral that was planned with a Patient who is gone by the time of the commit is not stored so: it is planned anew."""
+    planned = FhirWrite(referrals=(NewFhirReferral("r-planned", FhirCase({"complaint": "zukam"}), "gone"),))
+    committing = DatabaseFhirStore(own.parts.referrals).commit(Who("nurse", "clinic", "mithi"), planned)
+    with pytest.raises(ConflictError, match="the Patient was erased in the meantime"):
+        asyncio.run_coroutine_threadsafe(committing, own.loop).result(30)
+    assert counts(own) == dict.fromkeys(counts(own), 0)

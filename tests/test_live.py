@@ -8,9 +8,10 @@ import contextlib
 import pytest
 from queue_database import ASMA, CLINIC, NOW, OTHER_CLINIC, POLICY, add, do, referral, started
 
-from inference.errors import OverloadedError
+from inference.errors import BusyError, OverloadedError
 from inference.service import live as live_module
 from inference.service import store
+from inference.service.callers import Who
 from inference.service.database import Database
 from inference.service.live import LiveUpdates, Update
 
@@ -29,7 +30,7 @@ async def take(listener, count: int) -> list[Update]:
     found: list[Update] = []
     async with asyncio.timeout(20):
         async for update in listener:
-            if update is not None:
+            if isinstance(update, Update):
                 found.append(update)
             if len(found) == count:
                 break
@@ -39,7 +40,7 @@ async def take(listener, count: int) -> list[Update]:
 async def quiet(listener) -> bool:
     """Whether the next look finds nothing."""
     async with asyncio.timeout(20):
-        return await anext(listener) is None
+        return isinstance(await anext(listener), int)
 
 
 def opened(database: Database) -> LiveUpdates:
@@ -93,6 +94,26 @@ def test_a_commit_wakes_a_listener(database, monkeypatch):
     asyncio.run(main())
 
 
+def test_a_commit_without_events_wakes_nobody(database, monkeypatch):
+    """Else every listener's own look would wake all listeners."""
+    monkeypatch.setattr(live_module, "_POLL_SECONDS", 600)
+
+    async def main() -> tuple[bool, bool]:
+        live = opened(database)
+        async with contextlib.aclosing(live.listen(ASMA, None)) as listener:
+            assert await quiet(listener)
+            before = live._wake
+            await database.run(lambda unit: store.record(unit, ASMA, "read", None, NOW))
+            await database.run(lambda _unit: None)
+            woke_for_nothing = live._wake is not before
+            await database.run(lambda unit: store.insert_referral(unit, referral("a"), CLINIC, POLICY, NOW))
+            async with asyncio.timeout(20):
+                await before.wait()
+            return woke_for_nothing, before.is_set()
+
+    assert asyncio.run(main()) == (False, True)
+
+
 def test_another_processs_commits_are_heard(database, queue_url, monkeypatch):
     """By looking now and then."""
     monkeypatch.setattr(live_module, "_POLL_SECONDS", 0.02)
@@ -123,6 +144,35 @@ def test_a_listener_resumes_where_it_stopped(database, monkeypatch):
                 assert await take(listener, 11 - stop) == everything[stop:]
 
     asyncio.run(main())
+
+
+def test_a_listener_that_heard_nothing_yet_knows_where_to_resume(database):
+    """What happens between its first connection and its second is not lost."""
+
+    async def main() -> None:
+        await later(database, referral("before"))
+        live = opened(database)
+        async with contextlib.aclosing(live.listen(ASMA, None)) as listener:
+            place = await anext(listener)
+        assert isinstance(place, int)
+        await later(database, referral("meanwhile"))
+        async with contextlib.aclosing(live.listen(ASMA, place)) as listener:
+            assert [one.data["referral_id"] for one in await take(listener, 1)] == ["meanwhile"]
+
+    asyncio.run(main())
+
+
+def test_the_walk_over_other_clinics_events_has_an_index(database):
+    """A clinic that resumes from long ago reads its own rows alone."""
+
+    def plan(unit) -> str:
+        query = "SELECT * FROM events WHERE sequence > 0 AND sequence <= 99 AND clinic = 'mithi' ORDER BY sequence LIMIT 200"
+        if unit.connection.dialect.name == "sqlite":
+            return str(unit.connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}").all())
+        unit.connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        return str(unit.connection.exec_driver_sql(f"EXPLAIN {query}").all())
+
+    assert "ix_events_clinic" in do(database.engine, plan)
 
 
 def test_a_clinic_hears_of_its_own_referrals_alone(database, monkeypatch):
@@ -171,7 +221,7 @@ def test_closing_ends_every_listener(database, monkeypatch):
     async def main() -> list[list[Update]]:
         live = opened(database)
         listeners = [asyncio.create_task(take(live.listen(ASMA, None), 1)) for _ in range(3)]
-        while live._listeners < 3:
+        while live._listeners.total() < 3:
             await asyncio.sleep(0.001)
         live.close()
         return await asyncio.gather(*listeners)
@@ -188,8 +238,44 @@ def test_too_many_listeners_are_turned_away_and_places_come_back(database, monke
         async with contextlib.aclosing(live.listen(ASMA, 0)) as first:
             assert await quiet(first)
             with pytest.raises(OverloadedError, match="too many listen to live updates: read the worklist again from time to time"):
-                await anext(live.listen(ASMA, 0))
-        async with contextlib.aclosing(live.listen(ASMA, 0)) as again:
+                await anext(live.listen(CLINIC, 0))
+        async with contextlib.aclosing(live.listen(CLINIC, 0)) as again:
             assert await quiet(again)
+        assert live._listeners == {}
 
     asyncio.run(main())
+
+
+def test_one_caller_cannot_take_every_place(database):
+    """A few each; the others' places stay free."""
+
+    async def main() -> None:
+        live = opened(database)
+        mine = [live.listen(ASMA, 0) for _ in range(5)]
+        assert all([await quiet(one) for one in mine])
+        with pytest.raises(BusyError, match="you listen to live updates 5 times already: end one of them first"):
+            await anext(live.listen(Who(ASMA.subject, "clinician"), 0))
+        async with contextlib.aclosing(live.listen(CLINIC, 0)) as other:
+            assert await quiet(other)
+        for one in mine:
+            await one.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_listener_must_come_back_now_and_then(database, monkeypatch):
+    """With a token that is still good: also when it reads slowly."""
+    monkeypatch.setattr(live_module, "_LONGEST_SECONDS", 0.05)
+    monkeypatch.setattr(live_module, "_POLL_SECONDS", 0.01)
+
+    async def heard(pause: float) -> int:
+        async with asyncio.timeout(20):
+            looks = 0
+            async for update in opened(database).listen(ASMA, 0):
+                looks += isinstance(update, Update)
+                await asyncio.sleep(pause)
+            return looks
+
+    assert asyncio.run(heard(0)) == 0
+    add(database.engine, [referral(f"r{place}") for place in range(5)])
+    assert asyncio.run(heard(0.06)) == 1

@@ -26,6 +26,11 @@ NOW_US = to_us(NOW)
 SECOND = 1_000_000
 
 
+def response(status: int) -> httpx.Response:
+    """An answer as it comes over a connection: its body was not read yet."""
+    return httpx.Response(status, stream=httpx.ByteStream(b"thanks"))
+
+
 @dataclass
 class Receiver:
     """What answers at a URL: with these statuses (or errors), then with 204."""
@@ -38,7 +43,7 @@ class Receiver:
         answer = self.answers.pop(0) if self.answers else 204
         if isinstance(answer, Exception):
             raise answer
-        return httpx.Response(answer)
+        return response(answer)
 
     @property
     def kinds(self) -> list[str]:
@@ -177,7 +182,7 @@ def test_a_receiver_that_never_ends_its_answer_is_given_up(database, vault):
 
     async def endless(_request: httpx.Request) -> httpx.Response:
         await asyncio.sleep(30)
-        return httpx.Response(204)
+        return response(204)
 
     async def main() -> int:
         async with httpx.AsyncClient(transport=httpx.MockTransport(endless)) as client:
@@ -291,20 +296,87 @@ def test_administrators_alone_manage_receivers(database, vault):
             asyncio.run(call)
 
 
-def test_the_task_delivers_by_itself_and_survives_a_database_that_is_gone(tmp_path, database, vault, monkeypatch):
+class Endless(httpx.AsyncByteStream):
+    """A body without an end; `sent` counts its bytes."""
+
+    def __init__(self, pause: float) -> None:
+        self.pause, self.sent, self.is_closed = pause, 0, False
+
+    async def __aiter__(self):
+        while True:
+            await asyncio.sleep(self.pause)
+            self.sent += 1024
+            yield b"x" * 1024
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.02])
+@pytest.mark.parametrize("status", [200, 500])
+def test_of_an_answer_the_status_counts_and_its_body_is_dropped(database, vault, status, pause):
+    """However much the receiver sends, or however slowly."""
+    outbox, body = Outbox(database, vault, timeout_seconds=0.1 if pause else 5.0), Endless(pause)
+    register(outbox)
+    add(database.engine, [referral("a")])
+
+    async def main() -> int:
+        transport = httpx.MockTransport(lambda _request: httpx.Response(status, stream=body))
+        async with httpx.AsyncClient(transport=transport) as client:
+            return await outbox.deliver_once(client, NOW_US)
+
+    assert asyncio.run(main()) == (status == 200)
+    assert hook(database)[1] == (status != 200)
+    assert body.is_closed and body.sent <= 32 * 1024
+
+
+def test_a_receiver_that_is_slow_does_not_hold_up_the_others(database, vault, monkeypatch):
+    """While it takes its time, the others get what happens meanwhile."""
+    monkeypatch.setattr(outbox_module, "_IDLE_SECONDS", 0.01)
+    outbox, quick, asked, went_on = Outbox(database, vault, timeout_seconds=60), Receiver(), [], asyncio.Event()
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.host == "one.example":
+            return quick(request)
+        asked.append(request)
+        await went_on.wait()
+        return response(204)
+
+    async def main() -> None:
+        for host in ("one", "two"):
+            await outbox.register(ADMIN, f"https://{host}.example/", NOW_US)
+        async with asyncio.timeout(30), httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+            delivering = asyncio.create_task(outbox.deliver_with(client))
+            for count in (1, 2, 3):
+                await asyncio.to_thread(add, database.engine, [referral(f"r{count}")])
+                while len(quick.requests) < count or not asked:
+                    await asyncio.sleep(0.01)
+            assert len(asked) == 1
+            went_on.set()
+            while len(asked) < 3:
+                await asyncio.sleep(0.01)
+            delivering.cancel()
+            await asyncio.gather(delivering, return_exceptions=True)
+
+    asyncio.run(main())
+    assert quick.kinds == ["referral.created"] * 3
+
+
+def test_the_task_delivers_by_itself_and_survives_a_database_that_is_gone(database, vault, monkeypatch):
     """Started, it needs nobody; stopped, it ends."""
     monkeypatch.setattr(outbox_module, "_IDLE_SECONDS", 0.01)
     receiver, outbox = Receiver(), Outbox(database, vault)
-    original, calls = outbox.deliver_once, []
+    original, calls = outbox._begin, []
 
     async def shaky(client, now_us):
         calls.append(now_us)
         if len(calls) == 1:
             raise ConnectionError("gone for a while")
-        async with httpx.AsyncClient(transport=httpx.MockTransport(receiver)) as mock:
-            return await original(mock, now_us)
+        return await original(client, now_us)
 
-    monkeypatch.setattr(outbox, "deliver_once", shaky)
+    monkeypatch.setattr(outbox, "_begin", shaky)
+    client = httpx.AsyncClient(transport=httpx.MockTransport(receiver))
+    monkeypatch.setattr(httpx, "AsyncClient", lambda **_given: client)
 
     async def main() -> None:
         await outbox.register(ADMIN, "https://one.example/", NOW_US)
@@ -316,3 +388,4 @@ def test_the_task_delivers_by_itself_and_survives_a_database_that_is_gone(tmp_pa
 
     asyncio.run(asyncio.wait_for(main(), 30))
     assert receiver.kinds == ["referral.created"]
+    assert client.is_closed

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import asyncio
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from queue_database import ASMA, CLINIC, POLICY, started
 
 from inference.case import read_case
 from inference.models import Models
 from inference.policy import load_policy
 from inference.service import scoring, telemetry
+from inference.service.photo_store import PhotoStore
+from inference.service.referrals import Referrals, Submission
 from inference.service.telemetry import REVIEW_KINDS, Telemetry, review_kind
 from inference.service.unscored import WHY, unscored
+from inference.service.vault import Vault
 from inference.triage import Triage
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -102,6 +107,36 @@ def test_review_reasons_are_counted_by_kind_and_by_what_scored():
     assert seen["nabz_assessments_total", (("scored_by", "nothing"),)] == 1
     text = one.render()[0].decode()
     assert "Bakhsh" not in text and "seena" not in text and "35202" not in text
+
+
+class Ranked:
+    """A scorer that ranks every case alike."""
+
+    async def assess(self, reading, now, _photos):
+        return unscored(reading, now, POLICY)
+
+
+def test_an_answer_that_is_given_again_and_a_lease_that_is_renewed_count_once(queue_url, tmp_path):
+    """One case was stored, and one wait ended; a claim after the lease has ended is another wait."""
+    one, now = Telemetry(), [NOW]
+    database, vault = started(queue_url), Vault.open(tmp_path / "keys.json", create=True)
+    cases = Referrals(database, vault, Ranked(), POLICY, PhotoStore(tmp_path / "photos", vault), one, clock=lambda: now[0])
+
+    async def main() -> None:
+        for _ in range(3):
+            stored = await cases.submit(CLINIC, Submission({"complaint": "bukhar"}), "key", b"body")
+        for _ in range(3):
+            await cases.claim(ASMA, stored.row["id"])
+        assert series(one)["nabz_wait_cap_ratio_count", (("level", "3"),)] == 1
+        now[0] += POLICY.queue.lease + timedelta(seconds=1)
+        await cases.claim(ASMA, stored.row["id"])
+
+    asyncio.run(main())
+    database.stop()
+    seen = series(one)
+    assert seen["nabz_assessments_total", (("scored_by", "nothing"),)] == 1
+    assert seen["nabz_review_reasons_total", (("kind", "nothing_scored"),)] == 1
+    assert seen["nabz_wait_cap_ratio_count", (("level", "3"),)] == 2
 
 
 @pytest.mark.parametrize(

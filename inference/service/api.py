@@ -41,6 +41,7 @@ from inference.service.api_models import (
     Worklist,
 )
 from inference.service.bodies import as_json, case_and_photos, idempotency_key, json_object, submission_of
+from inference.service.caller_check import WHO
 from inference.service.callers import Who
 from inference.service.intake import assessment_json, in_time
 from inference.service.live import Update
@@ -82,11 +83,9 @@ def parts_of(request: Request) -> Parts:
 
 
 async def who_asks(request: Request) -> Who:
-    """The verified caller. Raises UnauthenticatedError."""
-    verifier = request.app.state.verifier
-    header = request.headers.get("authorization")
-    known: Who | None = verifier.known(header)
-    return known or await verifier.who(header)
+    """The verified caller, whom the guard has asked for where a path is not open. Raises UnauthenticatedError."""
+    who: Who = request.scope.get(WHO) or await request.app.state.verifier.who(request.headers.get("authorization"))
+    return who
 
 
 def _body(schema: Mapping[str, Any], example: Any, *, with_photos: bool = False) -> dict[str, Any]:
@@ -133,8 +132,8 @@ async def create_referral(request: Request) -> Response:
     """Score one case, store it and queue it. The answer comes after the commit: an acknowledged referral is durable."""
     parts, who = parts_of(request), await who_asks(request)
     require(who, "referral.create")
-    raw, uploads, body = await case_and_photos(request)
-    stored = await parts.referrals.submit(who, submission_of(raw, uploads), idempotency_key(request), body)
+    async with case_and_photos(request) as (raw, uploads, body):
+        stored = await parts.referrals.submit(who, submission_of(raw, uploads), idempotency_key(request), body)
     headers = {"Location": f"/v1/referrals/{stored.row['id']}", **_replayed([stored])}
     return Response(_stored_json(stored, parts), 201, headers, _JSON)
 
@@ -271,8 +270,8 @@ async def add_findings(request: Request, id: _ID) -> Response:  # noqa: A002
     """Assess the case again with new findings, vitals, words or photos. Says what changed, and why. The level never falls by itself."""
     parts, who = parts_of(request), await who_asks(request)
     require(who, "referral.update")
-    new, uploads, _ = await case_and_photos(request)
-    return Response(orjson.dumps(await parts.referrals.add_findings(who, id, new, uploads)), media_type=_JSON)
+    async with case_and_photos(request) as (new, uploads, _):
+        return Response(orjson.dumps(await parts.referrals.add_findings(who, id, new, uploads)), media_type=_JSON)
 
 
 @router.post("/referrals/{id}/claim", summary="Hold a case", response_model=ReferralRow, responses=responses(404, 409, 415, 422, *_SECURED))

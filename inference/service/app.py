@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 
@@ -14,6 +14,7 @@ from inference.errors import OverloadedError, ServiceError
 from inference.service import api
 from inference.service.access import require
 from inference.service.api_models import Health
+from inference.service.caller_check import OPEN
 from inference.service.cds_backend import Backend
 from inference.service.cds_hooks import cds_router
 from inference.service.drain import Drain
@@ -36,7 +37,7 @@ DESCRIPTION = (
 )
 _DATABASE_SECONDS = 2.0
 _TOKEN = {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "roles: clinic, clinician, data_scientist, admin"}
-_OPEN_PATHS = ("/health/", "/fhir/metadata", "/cds-services", "/dev/token")
+_PROBE_SECONDS = 1.0
 
 
 def create_app(settings: Settings, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Guard:
@@ -82,6 +83,8 @@ def _add_standards(app: FastAPI, parts: Parts) -> Mapping[str, Renderer]:
 
 
 def _add_health(app: FastAPI, parts: Parts, drain: Drain) -> None:
+    has_database = _shared_probe(parts)
+
     @app.get("/health/live", summary="Is the process alive?", response_model=dict[str, str])
     async def live() -> Response:
         """Answers as long as the process can answer at all."""
@@ -99,7 +102,7 @@ def _add_health(app: FastAPI, parts: Parts, drain: Drain) -> None:
             status = "draining"
         elif not health.ready:
             status = "starting"
-        elif not await _has_database(parts):
+        elif not await has_database():
             status = "no database"
         return JSONResponse({"status": status, "bundles": bundles}, 200 if status in ("ready", "degraded") else 503)
 
@@ -114,6 +117,21 @@ def _add_health(app: FastAPI, parts: Parts, drain: Drain) -> None:
         require(await api.who_asks(request), "metrics.read")
         content, kind = parts.telemetry.render()
         return Response(content, media_type=kind)
+
+
+def _shared_probe(parts: Parts) -> Callable[[], Awaitable[bool]]:
+    """Asks the database once a second at most, whoever and however many want to know."""
+    asked: asyncio.Task[bool] | None = None
+    asked_at = 0.0
+
+    async def has_database() -> bool:
+        nonlocal asked, asked_at
+        now = asyncio.get_running_loop().time()
+        if asked is None or (asked.done() and now - asked_at >= _PROBE_SECONDS):
+            asked, asked_at = asyncio.create_task(_has_database(parts)), now
+        return await asyncio.shield(asked)
+
+    return has_database
 
 
 async def _has_database(parts: Parts) -> bool:
@@ -134,7 +152,7 @@ def _describe_security(app: FastAPI) -> None:
         document.setdefault("components", {}).setdefault("securitySchemes", {})["bearer"] = _TOKEN
         for path, operations in document.get("paths", {}).items():
             for operation in operations.values():
-                operation["security"] = [] if path.startswith(_OPEN_PATHS) else [{"bearer": []}]
+                operation["security"] = [] if path in OPEN else [{"bearer": []}]
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

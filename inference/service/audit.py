@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from inference.errors import StorageError
 from inference.service.tables import audit, audit_head, events
@@ -26,6 +26,14 @@ _HEAD = 1
 _PAGE = 5000
 _ANCHOR_BYTES = 200  # more than a line has
 _COLUMNS = ("sequence", "at_us", "actor", "role", "action", "referral_id", "detail")
+# Built once: every change of anything runs them.
+_INSERT = insert(audit)
+_LOCK_HEAD = select(audit_head).where(audit_head.c.id == _HEAD).with_for_update()
+_MOVE_HEAD = (
+    update(audit_head)
+    .where(audit_head.c.id == _HEAD)
+    .values(sequence=bindparam("sequence_"), hash=bindparam("hash_"), mac=bindparam("mac_"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +71,8 @@ def append(connection: Connection, entries: Sequence[AuditEntry], key: bytes, he
         }  # fmt: skip
         last = _hash(key, last, [row[name] for name in _COLUMNS])
         rows.append({**row, "hash": last})
-    connection.execute(insert(audit), rows)
-    connection.execute(
-        update(audit_head).where(audit_head.c.id == _HEAD).values(sequence=sequence, hash=last, mac=_mac(key, sequence, last))
-    )
+    connection.execute(_INSERT, rows)
+    connection.execute(_MOVE_HEAD, {"sequence_": sequence, "hash_": last, "mac_": _mac(key, sequence, last)})
 
 
 def lock_head(connection: Connection, key: bytes) -> tuple[int, str]:
@@ -74,9 +80,9 @@ def lock_head(connection: Connection, key: bytes) -> tuple[int, str]:
 
     Raises StorageError when the head was tampered with.
     """
-    head = connection.execute(select(audit_head).where(audit_head.c.id == _HEAD).with_for_update()).first()
+    head = connection.execute(_LOCK_HEAD).first()
     if head is None:
-        raise StorageError("the audit trail has no head: run `nabz db migrate`, or restore the database from a backup")
+        raise StorageError("the audit trail has no head: start the service once, which makes one, or restore the database from a backup")
     if _is_fresh(connection, head):
         return 0, _START
     if not _same(head.mac, _mac(key, head.sequence, head.hash)):

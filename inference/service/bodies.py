@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
@@ -13,15 +15,17 @@ from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 
 from inference.errors import MalformedError
+from inference.service.byte_budget import ByteBudget
 from inference.service.intake import Submission
+from inference.service.settings import LARGEST_UPLOAD
 
 CASE_PART = "case"
 _JSON_PART_BYTES = 1024 * 1024
 _MOST_FILES = 16
 _KEY = re.compile(r"[!-~]{1,200}")
-_UPLOADS_AT_ONCE = asyncio.Semaphore(2)  # each may hold as many bytes as the upload limit
+_UPLOADS = ByteBudget(LARGEST_UPLOAD, wait_seconds=10)
 # A photo must not lie in the clear on the disk while it is received: parts stay in memory, within the limit of the body.
-MultiPartParser.spool_max_size = 64 * 1024 * 1024
+MultiPartParser.spool_max_size = LARGEST_UPLOAD
 
 
 async def json_object(request: Request) -> dict[str, Any]:
@@ -56,27 +60,40 @@ def submission_of(raw: dict[str, Any], uploads: Mapping[str, bytes] | None = Non
     return Submission(raw, patient, uploads)
 
 
-async def case_and_photos(request: Request) -> tuple[dict[str, Any], dict[str, bytes], bytes]:
-    """A case and its photos, from JSON or from a form whose part `case` is JSON; and the bytes that stand for the whole request."""
+@asynccontextmanager
+async def case_and_photos(request: Request) -> AsyncIterator[tuple[dict[str, Any], dict[str, bytes], bytes]]:
+    """A case and its photos, from JSON or from a form whose part `case` is JSON; and the bytes that stand for an idempotent request.
+
+    The place that photos take in the memory is theirs until the context ends: keep and score them in it.
+    """
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         body = await request.body()
-        return as_object(body), {}, body
-    async with _UPLOADS_AT_ONCE:
-        try:
-            form = await request.form(max_files=_MOST_FILES, max_fields=4, max_part_size=_JSON_PART_BYTES)
-        except MalformedError:
-            raise
-        except Exception as error:  # python-multipart and Starlette raise several unrelated classes for broken forms
-            if type(error).__name__ == "HTTPException" or isinstance(error, ValueError):
-                raise MalformedError("the form cannot be read: send multipart/form-data with the parts `case` and `photos`") from error
-            raise
-        try:
-            return await _parts(form)
-        finally:
-            await form.close()
+        yield as_object(body), {}, body
+        return
+    announced = request.headers.get("content-length", "")
+    async with _UPLOADS.hold(int(announced) if announced.isdecimal() else LARGEST_UPLOAD):
+        case, uploads = await _received(request)
+        stands_for = await asyncio.to_thread(_digest, case, uploads) if "idempotency-key" in request.headers else b""
+        yield as_object(case), uploads, stands_for
 
 
-async def _parts(form: FormData) -> tuple[dict[str, Any], dict[str, bytes], bytes]:
+async def _received(request: Request) -> tuple[bytes, dict[str, bytes]]:
+    """The parts of a form: the case, and the photos by name."""
+    try:
+        form = await request.form(max_files=_MOST_FILES, max_fields=4, max_part_size=_JSON_PART_BYTES)
+    except MalformedError:
+        raise
+    except Exception as error:  # python-multipart and Starlette raise several unrelated classes for broken forms
+        if type(error).__name__ == "HTTPException" or isinstance(error, ValueError):
+            raise MalformedError("the form cannot be read: send multipart/form-data with the parts `case` and `photos`") from error
+        raise
+    try:
+        return await _parts(form)
+    finally:
+        await form.close()
+
+
+async def _parts(form: FormData) -> tuple[bytes, dict[str, bytes]]:
     case: bytes | None = None
     uploads: dict[str, bytes] = {}
     for name, part in form.multi_items():
@@ -84,12 +101,20 @@ async def _parts(form: FormData) -> tuple[dict[str, Any], dict[str, bytes], byte
             case = await part.read() if isinstance(part, UploadFile) else part.encode()
         elif isinstance(part, UploadFile):
             uploads[_free_name(part.filename or "photo.jpg", uploads)] = await part.read()
+            await part.close()  # frees the parser's copy
         else:
             raise MalformedError("the form has a part that is neither `case` nor a file: send the parts `case` and `photos`")
     if case is None:
         raise MalformedError("the form has no part `case`: send the case as JSON in it, and the photos as files")
-    stands_for = b"\0".join((case, *(part for name, content in sorted(uploads.items()) for part in (name.encode(), content))))
-    return as_object(case), uploads, stands_for
+    return case, uploads
+
+
+def _digest(case: bytes, uploads: Mapping[str, bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for part in (case, *(part for name, content in sorted(uploads.items()) for part in (name.encode(), content))):
+        digest.update(len(part).to_bytes(8))
+        digest.update(part)
+    return digest.digest()
 
 
 def _free_name(name: str, taken: Mapping[str, bytes]) -> str:

@@ -1,7 +1,8 @@
 """The guards around the whole app, in one pure ASGI layer: what every request must pass and every answer must carry.
 
 Headers, body limits, content types, the rate of a caller, requests in flight, draining, the access log, and the last
-net for exceptions. It knows paths by prefix and no route; who may do what is asked later, by the routes.
+net for exceptions. It asks who calls before a byte of a body is read, and knows paths by prefix and no route; who may do
+what is asked later, by the routes.
 """
 
 from __future__ import annotations
@@ -13,17 +14,16 @@ from typing import Final
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inference.errors import OverloadedError, ServiceError
+from inference.service.caller_check import HEALTH, METRICS, WHO, CallerCheck
 from inference.service.drain import Drain
 from inference.service.identity import TokenVerifier
 from inference.service.problems import LOGGED, NO_RENDERERS, Renderer, answer_to
-from inference.service.rate_limit import RateLimit, caller_of
 from inference.service.request_body import BODY_SECONDS, BodyRules, BodyWatch, Headers, read_headers, unannounced
 from inference.service.request_log import REQUEST_ID, AccessLog, choose_request_id, log_unexpected, method_name, route_template
 from inference.service.security_headers import with_headers
 from inference.service.settings import Settings
 
-HEALTH: Final = frozenset({"/health/live", "/health/ready"})
-EXEMPT: Final = HEALTH | {"/metrics"}  # a busy service must still say how it is
+EXEMPT: Final = HEALTH | {METRICS}  # a busy service must still say how it is
 DRAIN_RETRY_SECONDS: Final = 5
 NO_ANSWER: Final = 499  # the caller left, or the app ended without an answer
 _CLOSING: Final = frozenset({400, 408, 413, 415})
@@ -63,10 +63,9 @@ class Guard:
         self.streams = 0
         self.renderers = renderers
         self._limit = settings.in_flight_limit
-        self._verifier = verifier
+        self.callers = CallerCheck(verifier, settings.requests_per_minute)
         self._observe = observe
         self._rules = BodyRules(settings, body_seconds)
-        self._rate = RateLimit(settings.requests_per_minute)
         self._log = AccessLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,7 +95,7 @@ class Guard:
         if self.drain.begun and path not in HEALTH:
             raise OverloadedError("the service is about to stop: send the request again in a moment", DRAIN_RETRY_SECONDS)
         if path not in EXEMPT:
-            self._rate.count(self._caller(scope, headers))
+            self.callers.count(scope, headers)
             if self.drain.in_flight >= self._limit:
                 raise OverloadedError(f"{self._limit} requests are in progress already: try again", 1)
         return self._rules.admit(scope["method"], path, headers)
@@ -104,14 +103,6 @@ class Guard:
     def takes_stream(self) -> bool:
         """Whether there is room for one more event stream; there may be as many as requests in flight."""
         return self.streams < self._limit
-
-    def _caller(self, scope: Scope, headers: Headers) -> str:
-        """The verified subject where the token was seen a short while ago, else the address."""
-        who = self._verifier.known(headers.get(b"authorization")) if self._verifier is not None else None
-        if who is not None:
-            return f"subject:{who.subject}"
-        client = scope.get("client")
-        return caller_of(client[0] if client else None)
 
 
 class _Exchange:
@@ -135,14 +126,18 @@ class _Exchange:
     async def serve(self) -> None:
         """Admit the request and run the app; any error becomes an answer, and none gets out."""
         REQUEST_ID.set(self.request_id)
+        path: str = self._scope["path"]
         try:
             self._body = self._guard.admit(self._scope, self._headers)
-        except ServiceError as error:
+            if path not in EXEMPT:
+                self._entered = True
+                self._guard.drain.enter()
+            self._scope[WHO] = await self._guard.callers.identify(self._scope, self._headers)
+        except Exception as error:  # noqa: BLE001 - as below
+            if not isinstance(error, ServiceError):
+                log_unexpected(error)
             await self._answer(error)
             return
-        if self._scope["path"] not in EXEMPT:
-            self._entered = True
-            self._guard.drain.enter()
         try:
             await self._guard.app(self._scope, self.receive, self.send)
         except Exception as error:  # noqa: BLE001 - the last net: the server would log the message, which may hold a patient's words

@@ -56,36 +56,48 @@ class TokenVerifier:
         self._role_claim = settings.auth_role_claim
         self._clinic_claim = settings.auth_clinic_claim
         self._clock = clock
-        self._remembered: OrderedDict[bytes, tuple[Who, float]] = OrderedDict()
+        self._remembered: OrderedDict[bytes, tuple[Who, float, float]] = OrderedDict()  # with when to check again, and the end
 
     def known(self, authorization: str | bytes | None) -> Who | None:
         """The caller, if this very header was verified a short while ago; never verifies anything itself."""
-        header = authorization.encode("utf-8", "surrogateescape") if isinstance(authorization, str) else authorization
+        header = _as_bytes(authorization)
         found = self._remembered.get(header) if header else None
-        if found is None or header is None:
-            return None
-        if found[1] <= self._clock():
-            del self._remembered[header]
+        if found is None or header is None or found[1] <= self._clock():
             return None
         self._remembered.move_to_end(header)
         return found[0]
 
+    def seen(self, authorization: str | bytes | None) -> Who | None:
+        """The caller, if this very header was verified at any time before its end: whom to count, not whom to trust."""
+        header = _as_bytes(authorization)
+        found = self._remembered.get(header) if header else None
+        return found[0] if found is not None and found[2] > self._clock() else None
+
     async def who(self, authorization: str | bytes | None) -> Who:
         """The caller. Raises UnauthenticatedError, or OverloadedError while the issuer's keys cannot be had."""
-        header = authorization.encode("utf-8", "surrogateescape") if isinstance(authorization, str) else authorization
+        header = _as_bytes(authorization)
         known = self.known(header)
         if known is not None:
             return known
+        try:
+            who, expires_at = await self._verify(header)
+        except UnauthenticatedError:
+            if header is not None:
+                self._remembered.pop(header, None)
+            raise
+        if header is not None:
+            self._remember(header, who, expires_at)
+        return who
+
+    async def _verify(self, header: bytes | None) -> tuple[Who, float]:
+        """The caller, and when the token expires."""
         token = _token_in(header)
         algorithm, key_id = _read_header(token)
         key = (await self._keys.ensure()).choose(algorithm, key_id) or (await self._keys.look_again()).choose(algorithm, key_id)
         if key is None:
             raise UnauthenticatedError("the token is signed with a key that the issuer does not publish: get a new one")
         claims = self._verified(token, key, algorithm)
-        who = self._who_in(claims)
-        if header is not None:
-            self._remember(header, who, float(claims["exp"]))
-        return who
+        return self._who_in(claims), float(claims["exp"])
 
     async def warm_up(self) -> None:
         """Fetch the keys before the first request. Raises OverloadedError when they cannot be had; later calls try again."""
@@ -132,7 +144,9 @@ class TokenVerifier:
         return Who(claims["sub"], roles[0], clinic)
 
     def _remember(self, header: bytes, who: Who, expires_at: float) -> None:
-        self._remembered[header] = (who, min(expires_at + LEEWAY_SECONDS, self._clock() + CHECK_AGAIN_SECONDS))
+        ends_at = expires_at + LEEWAY_SECONDS
+        self._remembered[header] = (who, min(ends_at, self._clock() + CHECK_AGAIN_SECONDS), ends_at)
+        self._remembered.move_to_end(header)
         if len(self._remembered) > REMEMBERED_TOKENS:
             self._remembered.popitem(last=False)
 
@@ -157,6 +171,10 @@ def _configured_keys(settings: Settings) -> KeySource:
     if where.lower().startswith("http://"):
         raise PolicyError("NABZ_AUTH_KEYS: keys that come over plain http can be replaced on the way: use an https URL or a file")
     return UrlKeys(where) if where.lower().startswith("https://") else FileKeys(Path(where))
+
+
+def _as_bytes(header: str | bytes | None) -> bytes | None:
+    return header.encode("utf-8", "surrogateescape") if isinstance(header, str) else header
 
 
 def _token_in(header: bytes | None) -> bytes:

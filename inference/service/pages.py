@@ -11,11 +11,12 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Row, Select, literal_column, not_, select, tuple_
+from sqlalchemy import Row, Select, bindparam, literal_column, not_, select, tuple_
 
 from inference.errors import ConflictError, MalformedError
 from inference.policy import LEVELS
@@ -39,6 +40,11 @@ _CONDITIONS: Mapping[str, Any] = {
     COMPLETED: literal_column("state = 'completed'"),
 }
 _COMPLETED_ORDER = (referrals.c.completed_us, referrals.c.id)
+_ORDER = tuple(referrals.c[name] for name in ORDER_COLUMNS)
+# All that a row of the list shows or is placed by; not the identity, which only the referral itself shows.
+_SHOWN = tuple(
+    column for column in referrals.c if column.name not in ("patient", "patient_id", "case_token", "claimed_us", "updated_us", "erased_us")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,41 +77,67 @@ def read_page(
     as_of, last = _open_cursor(cursor, scope, key) if cursor else (swept_at if swept_at is not None and is_fresh else now, None)
     if not timedelta(0) <= now - as_of <= _CURSOR_LIFE:
         raise ConflictError("this page of the list is too old: read it again from its start")
-    query = select(referrals).where(_CONDITIONS[state])
-    for name, value in filters.items():
-        query = query.where(referrals.c[name] == value)
+    wanted = _Wanted(unit, state, dict(filters), limit + 1, to_us(as_of), last)
     if state == COMPLETED:
-        rows = _completed(unit, query, last, limit)
+        rows = wanted.read(is_moved=False)
         places = [[row.completed_us, row.id] for row in rows]
     else:
         if not is_fresh:
             sweep_caps(unit, now)
-        rows = _ordered(unit, query, last, limit, to_us(as_of), is_later=as_of < now)
+        rows = _ordered(wanted, is_later=as_of < now)
         places = [_place(row, to_us(as_of)) for row in rows]
     more = len(rows) > limit
     return Page(rows[:limit], as_of, _seal_cursor(as_of, places[limit - 1], scope, key) if more else None)
 
 
-def _completed(unit: Unit, query: Select[Any], last: list[Any] | None, limit: int) -> list[Row[Any]]:
-    """Completed cases, the latest first."""
-    if last:
-        query = query.where(tuple_(*_COMPLETED_ORDER) < tuple_(*last))
-    return list(unit.connection.execute(query.order_by(*(column.desc() for column in _COMPLETED_ORDER)).limit(limit + 1)))
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What to read: the rows after the place `last`, `count` at most."""
+
+    unit: Unit
+    state: str
+    filters: dict[str, Any]
+    count: int
+    as_of_us: int
+    last: list[Any] | None
+
+    def read(self, *, is_moved: bool | None = None, after: bool = True) -> list[Row[Any]]:
+        """`is_moved`: only the rows that moved since the moment, or only the others; None for both alike."""
+        has_last = after and self.last is not None
+        values = {**self.filters, "count_": self.count, "as_of_us_": self.as_of_us}
+        if has_last and self.last is not None:
+            values |= {f"last_{place}": value for place, value in enumerate(self.last)}
+        statement = _statement(self.state, tuple(sorted(self.filters)), is_moved, has_last=has_last)
+        return list(self.unit.connection.execute(statement, values))
 
 
-def _ordered(unit: Unit, query: Select[Any], last: list[Any] | None, limit: int, as_of_us: int, *, is_later: bool) -> list[Row[Any]]:
-    columns = [referrals.c[name] for name in ORDER_COLUMNS]
-    page = query if last is None else query.where(tuple_(*columns) > tuple_(*last))
-    moved: list[Row[Any]] = []
-    if is_later:
-        has_moved = referrals.c.level.in_(LEVELS) & (referrals.c.on_time == 0) & (referrals.c.order_us >= as_of_us)
-        moved = list(unit.connection.execute(query.where(has_moved).limit(_MOST_MOVED + 1)))
-        if len(moved) > _MOST_MOVED:
-            raise ConflictError("the list has changed too much since its first page: read it again from its start")
-        page = page.where(not_(has_moved))
-    rows = list(unit.connection.execute(page.order_by(*columns).limit(limit + 1)))
-    put_back = [row for row in moved if last is None or _place(row, as_of_us) > last]
-    return sorted([*rows, *put_back], key=lambda row: _place(row, as_of_us))[: limit + 1]
+@lru_cache(maxsize=256)
+def _statement(state: str, names: tuple[str, ...], is_moved: bool | None, *, has_last: bool) -> Select[Any]:
+    """The query of a page. Building it costs more than running it, so it is built once for each kind of page."""
+    order = _COMPLETED_ORDER if state == COMPLETED else _ORDER
+    query = select(*_SHOWN).where(_CONDITIONS[state], *(referrals.c[name] == bindparam(name) for name in names))
+    if has_last:
+        place = tuple_(*(bindparam(f"last_{number}", type_=column.type) for number, column in enumerate(order)))
+        query = query.where(tuple_(*order) < place if state == COMPLETED else tuple_(*order) > place)
+    if is_moved is not None and state != COMPLETED:
+        moved = referrals.c.level.in_(LEVELS) & (referrals.c.on_time == 0) & (referrals.c.order_us >= bindparam("as_of_us_"))
+        query = query.where(moved if is_moved else not_(moved))
+    ordering = [column.desc() for column in order] if state == COMPLETED else order
+    return query.order_by(*ordering).limit(bindparam("count_"))
+
+
+def _ordered(wanted: _Wanted, *, is_later: bool) -> list[Row[Any]]:
+    """Rows in the order as of the moment; when that has passed, rows that moved since are put back where they were."""
+    if not is_later:
+        return wanted.read()
+    moved = replace(wanted, count=_MOST_MOVED + 1).read(is_moved=True, after=False)
+    if len(moved) > _MOST_MOVED:
+        raise ConflictError("the list has changed too much since its first page: read it again from its start")
+    rows = wanted.read(is_moved=False)
+    if not moved:
+        return rows
+    put_back = [row for row in moved if wanted.last is None or _place(row, wanted.as_of_us) > wanted.last]
+    return sorted([*rows, *put_back], key=lambda row: _place(row, wanted.as_of_us))[: wanted.count]
 
 
 def _place(row: Row[Any], as_of_us: int) -> list[Any]:

@@ -102,11 +102,19 @@ class RateLimit:
     def count(self, caller: str) -> None:
         """Count one request. Raises BusyError with the seconds until this caller's minute ends."""
         if not self._limiter.hit(self._item, caller):
-            seconds = self._storage.get_expiry(self._item.key_for(caller)) - self._clock()
-            raise BusyError(
-                f"more than {self._item.amount} requests in a minute: send the next one after the time in Retry-After",
-                retry_after_seconds=max(1, min(60, int(seconds) + 1)),
-            )
+            raise self._busy(caller)
+
+    def check(self, caller: str) -> None:
+        """Raises BusyError where `count` would; counts nothing."""
+        if not self._limiter.test(self._item, caller):
+            raise self._busy(caller)
+
+    def _busy(self, caller: str) -> BusyError:
+        seconds = self._storage.get_expiry(self._item.key_for(caller)) - self._clock()
+        return BusyError(
+            f"more than {self._item.amount} requests in a minute: send the next one after the time in Retry-After",
+            retry_after_seconds=max(1, min(60, int(seconds) + 1)),
+        )
 
 
 @lru_cache(maxsize=4096)

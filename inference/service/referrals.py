@@ -161,7 +161,7 @@ class Referrals:
 
     def _listed(self, row: store.Referral, now: datetime) -> dict[str, Any]:
         summary = orjson.Fragment(self.vault.unseal(row.summary, f"referrals.summary:{row.id}")) if row.summary else None
-        return {**describe(row._mapping, self.policy, now), "summary": summary}
+        return {**describe(row._asdict(), self.policy, now), "summary": summary}
 
     async def read(self, who: Who, id_: str) -> dict[str, Any]:
         """One referral with its case, every assessment, and all that happened to it."""

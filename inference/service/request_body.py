@@ -18,7 +18,9 @@ from inference.service.problems import TooSlowError
 from inference.service.settings import Settings
 from inference.service.shared_timer import SharedTimer
 
-BODY_SECONDS: Final = 30.0
+BODY_SECONDS: Final = 30.0  # for the first bytes; each that has come gives more time, up to an end
+LEAST_BYTES_PER_SECOND: Final = 4096
+MOST_BODY_SECONDS: Final = 300.0
 JSON_TYPES: Final = frozenset({b"application/json", b"application/fhir+json"})
 _JSON: Final = frozenset({b"application/json"})
 _PHOTOS: Final = frozenset({b"application/json", b"multipart/form-data"})
@@ -87,7 +89,7 @@ class BodyRules:
 class BodyWatch:
     """One body as it comes: its size, its time, and that JSON is in UTF-8."""
 
-    __slots__ = ("_deadline", "_is_json", "_left", "_limit", "_seconds", "_timer", "ended")
+    __slots__ = ("_began", "_is_json", "_left", "_limit", "_seconds", "_timer", "ended")
 
     def __init__(self, limit: int, seconds: float, timer: SharedTimer, *, is_json: bool) -> None:
         self._limit = limit
@@ -95,19 +97,18 @@ class BodyWatch:
         self._is_json = is_json
         self._seconds = seconds
         self._timer = timer
-        self._deadline: float | None = None
+        self._began: float | None = None
         self.ended = False
 
     async def next(self, receive: Receive) -> Message:
         """The next message. Raises TooLargeError, TooSlowError, or MalformedError for JSON in UTF-16 or UTF-32."""
-        if self._deadline is None:
-            self._deadline = asyncio.get_running_loop().time() + self._seconds
+        if self._began is None:
+            self._began = asyncio.get_running_loop().time()
+        allowed = min(self._seconds + (self._limit - self._left) / LEAST_BYTES_PER_SECOND, MOST_BODY_SECONDS)
         try:
-            message = await self._timer.by(self._deadline, receive)
+            message = await self._timer.by(self._began + allowed, receive)
         except TimeoutError as error:
-            raise TooSlowError(
-                f"the body did not arrive within {self._seconds:.0f} seconds: send it again over a better connection"
-            ) from error
+            raise TooSlowError(f"the body did not arrive within {allowed:.0f} seconds: send it again over a better connection") from error
         if message["type"] != "http.request":
             self.ended = True
             return message

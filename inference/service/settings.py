@@ -13,6 +13,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from inference.errors import PolicyError
 
 
+LARGEST_UPLOAD = 64 * 1024 * 1024  # what is received stays in memory up to this: photos must not lie in the clear on the disk
+
+
 class Settings(BaseSettings):
     """Everything that an operator may set. Times in seconds unless the name says otherwise."""
 
@@ -34,7 +37,7 @@ class Settings(BaseSettings):
     dev_issuer: bool = Field(False, description="issue tokens at /dev/token to anyone on this machine: for demos only")
 
     body_limit_bytes: int = Field(1024 * 1024, gt=0, description="largest body of a request without photos")
-    upload_limit_bytes: int = Field(32 * 1024 * 1024, gt=0, description="largest body of a request with photos")
+    upload_limit_bytes: int = Field(32 * 1024 * 1024, gt=0, le=LARGEST_UPLOAD, description="largest body of a request with photos")
     photos_per_case: int = Field(8, gt=0, description="most photos of one referral")
     requests_per_minute: int = Field(1200, gt=0, description="most requests of one caller in a minute")
     in_flight_limit: int = Field(512, gt=0, description="most requests at a time; more are asked to come back")

@@ -11,10 +11,12 @@ import base64
 import json
 import os
 import secrets
+import threading
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ from inference.service.durable import locked, make_folder, write_durably
 FORMAT = b"\x01"
 KEY_BYTES, KEY_ID_BYTES, NONCE_BYTES, TAG_BYTES = 32, 8, 12, 16
 _HEADER_BYTES = len(FORMAT) + KEY_ID_BYTES
+# A running vault notices within this time that another process has rotated the keys.
+_LOOK_SECONDS = 1.0
 # The owner, and at most a group that reads: a key file that anyone may read is no secret.
 _TOO_OPEN = 0o037
 
@@ -70,6 +74,9 @@ class Vault:
     def __init__(self, key_file: Path, ring: _Ring) -> None:
         self._file = key_file
         self._ring = ring
+        self._looking = threading.Lock()
+        self._looked_at = -_LOOK_SECONDS
+        self._seen: tuple[int, int] | None = None  # the file that the ring is of
 
     @classmethod
     def open(cls, key_file: Path, *, create: bool = False) -> Vault:
@@ -93,9 +100,17 @@ class Vault:
         """All keys' ids, oldest first."""
         return tuple(self._ring.keys)
 
+    @property
+    def primary_age(self) -> timedelta:
+        """How long ago the primary key was made, by this machine's clock."""
+        return datetime.now(UTC) - datetime.fromisoformat(self._ring.keys[self._ring.primary].created)
+
     def seal(self, content: bytes, context: str) -> bytes:
-        """Encrypt `content` so that only `unseal` with the same `context` gives it back."""
-        ring = self._ring
+        """Encrypt `content` so that only `unseal` with the same `context` gives it back.
+
+        Raises StorageError when the key file was changed and cannot be read: the key known so far may soon be forgotten.
+        """
+        ring = self._newest()
         header, nonce = FORMAT + bytes.fromhex(ring.primary), secrets.token_bytes(NONCE_BYTES)
         return header + nonce + AESGCM(ring.keys[ring.primary].secret).encrypt(nonce, content, header + context.encode())
 
@@ -137,6 +152,17 @@ class Vault:
     def mac_key(self, purpose: str) -> bytes:
         """A key of 32 bytes for one purpose, the same for as long as the key file lives (HKDF-SHA256, RFC 5869)."""
         return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=b"nabz " + purpose.encode()).derive(self._ring.root)
+
+    def _newest(self) -> _Ring:
+        """The ring as the key file has it now, or a moment ago. While the file is missing, the one that is known."""
+        with self._looking:
+            if time.monotonic() - self._looked_at >= _LOOK_SECONDS:
+                with suppress(FileNotFoundError):
+                    status = self._file.stat()
+                    if self._seen != (found := (status.st_mtime_ns, status.st_ino)):
+                        self._ring, self._seen = _read(self._file), found
+                self._looked_at = time.monotonic()
+            return self._ring
 
     def _key(self, key_id: str) -> bytes:
         """The key of that id, which another process may have added since the file was read."""

@@ -34,7 +34,7 @@ P99_MILLISECONDS = 5.0
 _ROWS_AT_ONCE = 5000
 _WAITED_DAYS = 20
 _MOST_ROWS_READ = 500
-_CLINICS, _DISTRICTS = [f"clinic-{n}" for n in range(200)], [f"district {n}" for n in range(30)]
+_CLINICS, _DISTRICTS = [f"clinic-{n}" for n in range(40)], [f"district {n}" for n in range(30)]
 _FILLER = Who("filler", "clinic", _CLINICS[0])
 
 
