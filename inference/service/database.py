@@ -31,6 +31,7 @@ _BROKEN_OFF = ("40001", "40P01", "23505")  # serialization failure, deadlock, a 
 # A server whose default is not to sync must not make an acknowledgement false.
 _POSTGRES_OPTIONS = f"-c synchronous_commit=on -c statement_timeout=30000 -c lock_timeout={_WAIT_FOR_LOCK_SECONDS * 1000}"
 _NOTICE_A_DEAD_HOST = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 8000}
+_ONLY_READS = "nabz_only_reads"
 _log = logging.getLogger("nabz.database")
 
 Result = TypeVar("Result")
@@ -87,7 +88,7 @@ def make_engine(url: str) -> Engine:
         )
     engine = create_engine(parsed, pool_size=2, connect_args={"timeout": _WAIT_FOR_LOCK_SECONDS, "check_same_thread": False})
     event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
@@ -109,6 +110,15 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # transactions begin where SQLAlchemy says, not where the driver guesses
     for pragma in ("journal_mode = DELETE", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON", "cache_size = -65536"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN" if connection.get_execution_options().get(_ONLY_READS) else "BEGIN IMMEDIATE")
+
+
+def read(engine: Engine, work: Callable[[Connection], Result]) -> Result:
+    """Read in a short transaction that keeps no writer waiting, now, in this thread. Raises StorageError as `transact` does."""
+    return _transacted(engine.execution_options(**{_ONLY_READS: True}), work)
 
 
 def transact(engine: Engine, work: Callable[[Unit], Result], audit_key: bytes) -> Result:

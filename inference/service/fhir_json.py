@@ -14,6 +14,7 @@ from inference.service.fhir_problem import problem
 
 _DEPTH = 40  # a questionnaire's groups nest; nothing sensible comes near
 _LONGEST_NUMBER = 40
+_LARGEST_INTEGER = 2**63 - 1  # what is sealed as JSON again holds no larger one
 # FHIR's string: no control characters but tab, line feed and carriage return. PostgreSQL refuses NUL as well.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
@@ -55,7 +56,7 @@ def _float(digits: str) -> float:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > _LONGEST_NUMBER:
+    if len(digits) > _LONGEST_NUMBER or abs(int(digits)) > _LARGEST_INTEGER:
         raise _too_large()
     return int(digits)
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Column, Engine, Table, and_, select, tuple_, update
+from sqlalchemy import Column, Connection, Engine, Row, Select, Table, and_, select, tuple_, update
 
 from inference.errors import ConflictError
-from inference.service.database import Unit, make_engine, transact
+from inference.service.database import Unit, make_engine, read, transact
 from inference.service.parts import CLOCK
 from inference.service.photo_store import PhotoStore
 from inference.service.settings import Settings
@@ -19,6 +19,8 @@ from inference.service.tables import assessments, events, feedback, fhir_resourc
 from inference.service.vault import Vault
 
 _AT_ONCE = 500
+# Old keys are kept until whatever a service sealed before it noticed the new one is long stored.
+_SETTLED = timedelta(minutes=5)
 # Each sealed column, with the context that its values were sealed in, by the row.
 SEALED: tuple[tuple[Table, str, Callable[[Any], str]], ...] = (
     (referrals, "summary", lambda row: f"referrals.summary:{row.id}"),
@@ -32,22 +34,26 @@ SEALED: tuple[tuple[Table, str, Callable[[Any], str]], ...] = (
 
 
 def forget_keys(settings: Settings) -> int:
-    """Drop the keys that nothing is sealed with any more. Returns how many. Raises ConflictError while something is."""
+    """Drop the keys that nothing is sealed with any more. Returns how many.
+
+    What a running service sealed with an older key, before it noticed the new one, is sealed again first. Raises ConflictError
+    while a service may not have noticed yet. The service's writes go on meanwhile.
+    """
     vault = Vault.open(settings.keys)
-
-    def left(unit: Unit) -> int:
-        total = 0
-        for table, column, _ in SEALED:
-            query = select(table.c[column]).where(table.c[column].is_not(None)).execution_options(yield_per=_AT_ONCE)
-            values = unit.connection.execute(query).scalars()
-            total += sum(not vault.is_current(value) for value in values)
-        return total
-
-    with _engine(settings) as engine:
-        count = transact(engine, left, vault.mac_key("audit")) + PhotoStore(settings.photos, vault).reseal_all().count
-    if count:
-        raise ConflictError(f"{count} values were sealed with an older key: restart the service, then run `nabz keys rotate` again")
     old = [key_id for key_id in vault.key_ids if key_id != vault.primary]
+    if old and vault.primary_age < _SETTLED:
+        raise ConflictError(
+            f"the newest key was made less than {_SETTLED // timedelta(minutes=1)} minutes ago: what was sealed with an older one "
+            "may still be on its way; run `nabz keys forget` later"
+        )
+    with _engine(settings) as engine:
+        for sealed in SEALED:
+            if _is_needed(engine, vault, *sealed[:2]):
+                _reseal_all(engine, vault, *sealed, lambda _: None)
+        PhotoStore(settings.photos, vault).reseal_all()
+        needed = [f"{table.name}.{column}" for table, column, _ in SEALED if _is_needed(engine, vault, table, column)]
+    if needed:
+        raise ConflictError(f"a service still seals {needed[0]} with an older key: restart it, then run `nabz keys forget` again")
     for key_id in old:
         vault.forget(key_id)
     return len(old)
@@ -85,6 +91,23 @@ def _reseal_all(
             break
     progress(f"{table.name}.{column}: {count} sealed again")
     return count
+
+
+def _is_needed(engine: Engine, vault: Vault, table: Table, column: str) -> bool:
+    """Whether an older key sealed something in a column. Reads it page by page, so that no writer waits for the walk."""
+    keys, last = list(table.primary_key.columns), None
+    while True:
+        query = select(*keys, table.c[column].label("sealed")).where(table.c[column].is_not(None)).order_by(*keys).limit(_AT_ONCE)
+        page = read(engine, _rows_of(query if last is None else query.where(tuple_(*keys) > tuple_(*last))))
+        if any(not vault.is_current(row.sealed) for row in page):
+            return True
+        if len(page) < _AT_ONCE:
+            return False
+        last = page[-1][:-1]
+
+
+def _rows_of(query: Select[Any]) -> Callable[[Connection], Sequence[Row[Any]]]:
+    return lambda connection: connection.execute(query).fetchall()
 
 
 @contextmanager

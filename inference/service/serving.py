@@ -19,6 +19,8 @@ import uvloop
 from inference.errors import PolicyError
 from inference.service.app import create_app
 from inference.service.callers import Who
+from inference.service.fhir_validation import load_library
+from inference.service.connections import IDLE_SECONDS, BoundedProtocol, connections_limit
 from inference.service.guards import Guard
 from inference.service.intake import Submission
 from inference.service.parts import Parts
@@ -28,10 +30,9 @@ from inference.service.settings import Settings
 _SAMPLE = Path("data/sample/referrals.jsonl")
 _SAMPLE_NOW = datetime.fromisoformat("2026-11-22T10:00:00+05:00")
 _DEMO_CLINIC = Who("demo", "clinic", "mithi")
-_KEEP_ALIVE_SECONDS = 30
 _BACKLOG = 2048
 _LOOK_SECONDS = 0.02
-_HEADER_BYTES = 32 * 1024
+_ACCEPTS = 16
 _log = logging.getLogger("nabz.service")
 
 
@@ -53,11 +54,24 @@ class Server(uvicorn.Server):
             self.force_exit = True
         self.should_exit = True
 
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second by the server's main loop."""
+        if counter % 10 == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, BoundedProtocol):
+                    connection.close_if_late(now)
+        return await super().on_tick(counter)
+
 
 def run_server(settings: Settings, announce: Callable[[str], None], *, demo: bool = False) -> None:
     """Serve until told to stop. `announce` is told the address."""
     guard = create_app(settings)
     parts: Parts = guard.app.app.state.parts  # type: ignore[attr-defined]
+
+    class _Protocol(BoundedProtocol):
+        connections_limit = connections_limit(settings.in_flight_limit)
+
     config = uvicorn.Config(
         guard,
         host=settings.host,
@@ -67,11 +81,11 @@ def run_server(settings: Settings, announce: Callable[[str], None], *, demo: boo
         server_header=False,
         date_header=True,
         proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_keep_alive=int(IDLE_SECONDS),
         timeout_graceful_shutdown=settings.drain_seconds,
         backlog=_BACKLOG,
         ws="none",
-        h11_max_incomplete_event_size=_HEADER_BYTES,
+        http=_Protocol,
     )
     server = Server(config, guard, parts)
     listening = _listen(settings)
@@ -95,10 +109,15 @@ def _listen(settings: Settings) -> socket.socket:
 
 
 async def _serve(server: Server, listening: socket.socket, parts: Parts, *, demo: bool) -> None:
-    serving = asyncio.create_task(server.serve([listening]))
+    # The loop takes one new connection a turn from each socket: under load a single one would keep callers waiting for seconds.
+    listening.listen(_BACKLOG)
+    listening.setblocking(False)
+    sockets = [listening, *(listening.dup() for _ in range(_ACCEPTS - 1))]
+    serving = asyncio.create_task(server.serve(sockets))
     while not serving.done() and not (server.started and parts.scorer.health().ready):
         await asyncio.sleep(_LOOK_SECONDS)
     if not serving.done():
+        await asyncio.to_thread(load_library)  # FHIR's classes take a while: not the first caller's
         gc.collect()
         gc.freeze()  # what is loaded by now stays: walking it again and again costs a tenth of the time
         if demo:

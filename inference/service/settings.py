@@ -12,7 +12,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.errors import PolicyError
 
-
 LARGEST_UPLOAD = 64 * 1024 * 1024  # what is received stays in memory up to this: photos must not lie in the clear on the disk
 
 

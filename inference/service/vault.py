@@ -40,11 +40,11 @@ _TOO_OPEN = 0o037
 @dataclass(frozen=True, slots=True)
 class _Key:
     secret: bytes
-    created: str
+    created: datetime
 
     @classmethod
     def fresh(cls) -> _Key:
-        return cls(secrets.token_bytes(KEY_BYTES), datetime.now(UTC).isoformat(timespec="seconds"))
+        return cls(secrets.token_bytes(KEY_BYTES), datetime.now(UTC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,17 @@ class _Ring:
     keys: Mapping[str, _Key]
 
     def as_json(self) -> bytes:
-        keys = [{"id": name, "key": _text(key.secret), "created": key.created} for name, key in self.keys.items()]
+        keys = [
+            {"id": name, "key": _text(key.secret), "created": key.created.isoformat(timespec="seconds")} for name, key in self.keys.items()
+        ]
         return json.dumps({"version": 1, "primary": self.primary, "root": _text(self.root), "keys": keys}, indent=1).encode()
 
     @classmethod
     def from_json(cls, content: bytes) -> _Ring:
         fields = json.loads(content)
-        keys = {_key_id(one["id"]): _Key(_secret(one["key"]), str(one["created"])) for one in fields["keys"]}
+        keys = {
+            _key_id(one["id"]): _Key(_secret(one["key"]), datetime.fromisoformat(one["created"]).astimezone(UTC)) for one in fields["keys"]
+        }
         if fields["version"] != 1 or fields["primary"] not in keys:
             raise ValueError("another version, or the primary key is not among the keys")
         return cls(fields["primary"], _secret(fields["root"]), keys)
@@ -103,7 +107,7 @@ class Vault:
     @property
     def primary_age(self) -> timedelta:
         """How long ago the primary key was made, by this machine's clock."""
-        return datetime.now(UTC) - datetime.fromisoformat(self._ring.keys[self._ring.primary].created)
+        return datetime.now(UTC) - self._ring.keys[self._ring.primary].created
 
     def seal(self, content: bytes, context: str) -> bytes:
         """Encrypt `content` so that only `unseal` with the same `context` gives it back.
@@ -154,10 +158,10 @@ class Vault:
         return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=b"nabz " + purpose.encode()).derive(self._ring.root)
 
     def _newest(self) -> _Ring:
-        """The ring as the key file has it now, or a moment ago. While the file is missing, the one that is known."""
+        """The ring as the key file has it now, or a moment ago. While there is no file, the one that is known."""
         with self._looking:
             if time.monotonic() - self._looked_at >= _LOOK_SECONDS:
-                with suppress(FileNotFoundError):
+                with suppress(OSError):  # it may be on its way back; whoever opens the vault next is told
                     status = self._file.stat()
                     if self._seen != (found := (status.st_mtime_ns, status.st_ino)):
                         self._ring, self._seen = _read(self._file), found
@@ -214,7 +218,7 @@ def _read(key_file: Path) -> _Ring:
         raise StorageError(f"the key file {key_file.name} can be read or changed by others on this machine; run: chmod 600 {key_file.name}")
     try:
         return _Ring.from_json(content)
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise StorageError(f"the key file {key_file.name} is broken; restore your copy of it") from None
 
 
