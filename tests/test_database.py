@@ -254,6 +254,24 @@ def test_listeners_hear_of_commits_and_a_broken_one_stops_nothing(tmp_path):
         assert asyncio.run(database.run(fact("c"))) == "c"
 
 
+def test_a_caller_who_is_cancelled_as_the_answer_comes_is_cancelled(tmp_path):
+    """A task that lost this would not end, and the service would not stop."""
+    database = Database(migrated(f"sqlite:///{tmp_path / 'nabz.db'}"), KEY)
+    jobs = []
+    database._put = jobs.append
+
+    async def main() -> None:
+        caller = asyncio.create_task(database.run(lambda _unit: None))
+        await asyncio.sleep(0)
+        jobs[0].done("answer", None)
+        asyncio.get_running_loop().call_soon(caller.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+
+    asyncio.run(main())
+    database.stop()
+
+
 def test_audit_rows_are_counted_once_written(queue_url):
     """Those of a change with it, those of a read with the next change or soon; what is undone does not count."""
     counted: list[int] = []

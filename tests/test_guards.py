@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,13 +17,17 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from inference.errors import BusyError
+from inference.service.caller_check import METRICS, OPEN, WHO
 from inference.service.drain import Drain
+from inference.service.fhir_http import render_problem
 from inference.service.guards import Guard, guard
-from inference.service.identity import TokenVerifier
-from inference.service.problems import MEDIA_TYPE, install
+from inference.service.identity import CHECK_AGAIN_SECONDS, TokenVerifier, Who
+from inference.service.problems import MEDIA_TYPE, TooSlowError, install
 from inference.service.rate_limit import BoundedStorage, RateLimit, caller_of
+from inference.service.request_body import MOST_BODY_SECONDS, BodyWatch
 from inference.service.request_log import choose_request_id
 from inference.service.settings import Settings
+from inference.service.shared_timer import SharedTimer
 
 CNIC = "35202-1234567-1"
 NAME = "احمد خان"
@@ -271,6 +276,33 @@ def test_a_body_that_comes_too_slowly_is_given_up(parts):
     assert guarded.drain.in_flight == 0
 
 
+def test_a_body_that_keeps_coming_gets_more_time(monkeypatch):
+    """A photo over a slow line: each 4 KB give a second more, up to an end for the whole."""
+    now, sizes = [1000.0], [40_000] * 10
+
+    async def receive() -> dict[str, Any]:
+        now[0] += 9.0
+        return {"type": "http.request", "body": b"x" * sizes.pop(), "more_body": bool(sizes)}
+
+    async def read() -> None:
+        watch = BodyWatch(10**9, 30.0, SharedTimer(60), is_json=False)
+        while not watch.ended:
+            await watch.next(receive)
+
+    async def run() -> None:
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: now[0])
+        await read()
+        assert now[0] == 1090.0
+        sizes[:] = [1] * 9 + [40_000]
+        with pytest.raises(TooSlowError, match="within 40 seconds"):
+            await read()
+        sizes[:] = [40_000] * 50
+        with pytest.raises(TooSlowError, match=f"within {MOST_BODY_SECONDS:.0f} seconds"):
+            await read()
+
+    asyncio.run(run())
+
+
 def test_a_cancelled_request_stays_cancelled():
     """A caller that leaves is not taken for a slow one, and gives its place back."""
     guarded = guard(Stage().app, settings())
@@ -326,16 +358,76 @@ def test_a_caller_may_not_ask_too_often(tmp_path):
         headers = {"authorization": f"Bearer {verifier.dev_issuer.mint('asha', 'clinic', 'mithi')}"}
         guarded = guard(Stage().app, of, verifier)
         async with client(guarded) as here, client(guarded, "10.0.0.2") as there:
-            await verifier.who(headers["authorization"])
-            assert [(await here.post("/v1/assess")).status_code for _ in range(4)] == [200, 200, 200, 429]
-            assert (await there.post("/v1/assess")).status_code == 200
+            assert [(await here.post("/v1/assess")).status_code for _ in range(4)] == [401, 401, 401, 429]
+            assert (await there.post("/v1/assess")).status_code == 401
             answers = [await one.post("/v1/assess", headers=headers) for one in (here, there, here, there)]
             assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
             assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
-            assert (await here.post("/v1/assess", headers={"authorization": "Bearer made.up.token"})).status_code == 429
             assert (await here.get("/health/live")).status_code == 200
 
     asyncio.run(run(settings(dev_issuer=True, data_dir=tmp_path, requests_per_minute=3)))
+
+
+def test_an_address_that_others_have_used_up_shuts_no_token_out(tmp_path):
+    """Behind one address: wrong tokens are refused after their own count, right ones go on, also when they are verified anew."""
+    now = [time.time()]
+
+    async def run(of: Settings) -> None:
+        verifier = TokenVerifier(of, clock=lambda: now[0])
+        asha, bano = ({"authorization": f"Bearer {verifier.dev_issuer.mint(name, 'clinic', 'mithi')}"} for name in ("asha", "bano"))
+        wrong = {"authorization": "Bearer made.up.token"}
+        async with client(guard(Stage().app, of, verifier)) as one:
+
+            async def statuses(headers: dict[str, str], count: int) -> list[int]:
+                return [(await one.post("/v1/assess", headers=headers)).status_code for _ in range(count)]
+
+            assert await statuses(asha, 1) == [200]
+            assert await statuses({}, 5) == [401, 401, 401, 429, 429]
+            assert await statuses(bano, 2) == [200, 200]
+            assert await statuses(wrong, 5) == [401, 401, 401, 429, 429]
+            now[0] += CHECK_AGAIN_SECONDS + 1
+            assert await statuses(asha, 3) == [200, 200, 429]
+            assert await statuses(bano, 2) == [200, 429]
+
+    asyncio.run(run(settings(dev_issuer=True, data_dir=tmp_path, requests_per_minute=3)))
+
+
+@pytest.mark.parametrize("path", ["/v1/parsed", "/v1/assess", "/fhir/Task", "/cds-services/one", "/nowhere"])
+@pytest.mark.parametrize("token", [None, "Bearer made.up.token"])
+def test_nobody_is_read_before_it_is_known_who_they_are(tmp_path, path, token):
+    """401 for a bad body as for a good one, in the format of the path, and not a byte of it is asked for; no place is held."""
+    of = settings(dev_issuer=True, data_dir=tmp_path)
+    guarded = guard(Stage().app, of, TokenVerifier(of), renderers={"/fhir": render_problem})
+
+    async def receive() -> dict[str, Any]:
+        raise AssertionError("the body was read")
+
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"5"), *([(b"authorization", token.encode())] if token else [])]
+    sent = asyncio.run(raw(guarded, receive, headers, path))
+    assert sent[0]["status"] == 401 and any(name == b"www-authenticate" for name, _ in sent[0]["headers"])
+    assert ("resourceType" in json.loads(sent[1]["body"])) is path.startswith("/fhir")
+    assert guarded.drain.in_flight == 0
+
+
+def test_open_paths_need_no_token_and_routes_get_the_caller(tmp_path):
+    """What was verified stands in the scope, so that no route verifies it again."""
+    of = settings(dev_issuer=True, data_dir=tmp_path)
+    verifier = TokenVerifier(of)
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(scope[WHO])
+        await Response()(scope, receive, send)
+
+    async def run() -> None:
+        async with client(guard(app, of, verifier)) as one:
+            for path in (*sorted(OPEN), METRICS):
+                assert (await one.get(path, headers={"authorization": "Bearer made.up.token"})).status_code == 200
+            token = verifier.dev_issuer.mint("asha", "clinic", "mithi")
+            assert (await one.get("/v1/worklist", headers={"authorization": f"Bearer {token}"})).status_code == 200
+
+    asyncio.run(run())
+    assert seen == [None] * (len(OPEN) + 1) + [Who("asha", "clinic", "mithi")]
 
 
 def test_the_table_of_callers_is_bounded():
@@ -428,11 +520,13 @@ def test_draining_an_idle_service_is_over_at_once():
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
-        ("req-1", True),
+        ("req-1", False),
+        ("Ayesha-Bibi-0300-123-4567", False),
         ("0b54c1e4-9d0f-4b77-8c37-3a1f0c2d9e11", True),
         ("4bf92f3577b34da6a3ce929d0e0e4736", True),
-        ("a" * 64, True),
-        ("a" * 65, False),
+        ("A" * 32, True),
+        ("a" * 64, False),
+        ("g" * 32, False),
         (CNIC, False),
         ("03001234567", False),
         ("a b", False),
@@ -442,8 +536,8 @@ def test_draining_an_idle_service_is_over_at_once():
         (NAME, False),
     ],
 )
-def test_a_request_id_is_kept_when_it_is_plain(given, kept):
-    """A number of a person must not get into the log by this header; whatever is not kept is replaced."""
+def test_a_request_id_is_kept_when_it_is_a_random_one(given, kept):
+    """A person's name or number must not get into the log by this header; whatever is not kept is replaced."""
     chosen = choose_request_id(given.encode())
     assert (chosen == given) is kept
     assert choose_request_id(None) != choose_request_id(None)
@@ -452,8 +546,9 @@ def test_a_request_id_is_kept_when_it_is_plain(given, kept):
 
 def test_the_request_id_is_echoed_and_stands_in_problems():
     """So that a caller and the log mean the same request."""
-    answer = ask("GET", "/v1/broken/x", headers={"x-request-id": "req-1"})
-    assert answer.headers["x-request-id"] == answer.json()["request_id"] == "req-1"
+    given = "0b54c1e4-9d0f-4b77-8c37-3a1f0c2d9e11"
+    answer = ask("GET", "/v1/broken/x", headers={"x-request-id": given})
+    assert answer.headers["x-request-id"] == answer.json()["request_id"] == given
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:

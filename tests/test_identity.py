@@ -223,6 +223,22 @@ def test_a_token_is_remembered_until_it_expires_or_must_be_checked_again():
         asyncio.run(one.who(header))
 
 
+def test_a_token_that_must_be_checked_again_is_still_counted_for_its_caller():
+    """Until its end, and never as trusted; once it is refused, it is nobody's."""
+    now = [float(NOW)]
+    one = verifier(clock=lambda: now[0])
+    header = f"Bearer {token(exp=NOW + 600)}"
+    assert one.seen(header) is None
+    asyncio.run(one.who(header))
+    now[0] += 61
+    assert (one.known(header), one.seen(header), one.seen(header.encode())) == (None, Who("dr-7", "clinician"), Who("dr-7", "clinician"))
+    now[0] += 600
+    assert one.seen(header) is None
+    with pytest.raises(UnauthenticatedError, match="has expired"):
+        asyncio.run(one.who(header))
+    assert header.encode() not in one._remembered
+
+
 def test_the_memory_of_tokens_is_bounded():
     """The oldest goes first."""
     one = verifier()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 
 import pytest
 from queue_database import do, migrated, rows, run_sql
@@ -11,6 +12,7 @@ from sqlalchemy import LargeBinary, select
 
 from inference.errors import ConflictError
 from inference.service import rotation
+from inference.service import vault as vault_module
 from inference.service.audit import verify
 from inference.service.database import make_engine, transact
 from inference.service.photo_store import PhotoStore
@@ -20,6 +22,13 @@ from inference.service.vault import Vault
 
 IDS = [f"r{place}" for place in range(5)]
 VALUES = 5 * 5 + 2  # summary, patient, content, note and resource of each; a webhook's secret, a feedback
+
+
+@pytest.fixture(autouse=True)
+def settled(monkeypatch):
+    """A key may be forgotten at once, and a vault looks at its file each time."""
+    monkeypatch.setattr(rotation, "_SETTLED", timedelta(0))
+    monkeypatch.setattr(vault_module, "_LOOK_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -99,19 +108,63 @@ def test_a_rotation_that_was_broken_off_loses_nothing(service, monkeypatch):
     assert forget_keys(settings) == 4
 
 
-def test_a_key_that_something_needs_is_kept(service):
-    """A service that was not restarted still seals with the old one."""
-    settings, engine, vault = service
+def test_a_service_that_was_not_restarted_seals_with_the_new_key(service):
+    """So that what it stores after the old key was forgotten can be read."""
+    settings, engine, running = service
     rotate_keys(settings)
-    fill(engine, vault, ["late"])
-    with pytest.raises(
-        ConflictError, match=r"^7 values were sealed with an older key: restart the service, then run `nabz keys rotate` again$"
-    ):
+    assert forget_keys(settings) == 1
+    fill(engine, running, ["late"])
+    assert len(opened_values(engine, Vault.open(settings.keys))) == VALUES + 7
+
+
+def test_what_a_service_sealed_before_it_noticed_is_sealed_again(service, monkeypatch):
+    """Before the old key is forgotten; a photo too."""
+    settings, engine, running = service
+    with monkeypatch.context() as patch:
+        patch.setattr(vault_module, "_LOOK_SECONDS", 3600.0)
+        rotate_keys(settings)
+        fill(engine, running, ["late"])
+        photo = keep_photo(settings, running, 10)
+        assert stale(engine, Vault.open(settings.keys)) == 7
+    assert forget_keys(settings) == 1
+    vault = Vault.open(settings.keys)
+    assert len(vault.key_ids) == 1 and stale(engine, vault) == 0
+    assert len(opened_values(engine, vault)) == VALUES + 7
+    assert PhotoStore(settings.photos, vault).get(photo)
+
+
+def test_an_old_key_is_kept_while_the_new_one_is_young(service, monkeypatch):
+    """What was sealed with the old one may not be stored yet."""
+    settings, _, _ = service
+    monkeypatch.setattr(rotation, "_SETTLED", timedelta(minutes=5))
+    assert forget_keys(settings) == 0
+    rotate_keys(settings)
+    with pytest.raises(ConflictError, match=r"^the newest key was made less than 5 minutes ago: .*; run `nabz keys forget` later$"):
         forget_keys(settings)
     assert len(Vault.open(settings.keys).key_ids) == 2
+
+
+def test_a_key_that_something_still_needs_is_kept(service, monkeypatch):
+    """As when an old service seals with it all the while."""
+    settings, _, _ = service
     rotate_keys(settings)
-    assert forget_keys(settings) == 2
-    assert len(opened_values(engine, Vault.open(settings.keys))) == VALUES + 7
+    monkeypatch.setattr(rotation, "_is_needed", lambda *_: True)
+    with pytest.raises(ConflictError, match=r"^a service still seals referrals\.summary with an older key: restart it, then run"):
+        forget_keys(settings)
+    assert len(Vault.open(settings.keys).key_ids) == 2
+
+
+def test_the_walk_for_old_keys_keeps_no_writer_waiting(service, monkeypatch):
+    """Somebody is about to write all the while; every page is looked at."""
+    _, engine, vault = service
+    monkeypatch.setattr(rotation, "_AT_ONCE", 2)
+    other = make_engine(engine.url.render_as_string(hide_password=False))
+    with other.begin() as writer:
+        writer.exec_driver_sql("UPDATE referrals SET level = 1 WHERE id = 'r0'")
+        assert not any(rotation._is_needed(engine, vault, table, column) for table, column, _ in SEALED)
+        vault.rotate()
+        assert all(rotation._is_needed(engine, vault, table, column) for table, column, _ in SEALED)
+    other.dispose()
 
 
 def test_a_change_during_a_rotation_is_kept(postgres_url, tmp_path):

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import stat
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from inference.errors import ConflictError, NotFoundError, StorageError
 from inference.service import durable
+from inference.service import vault as vault_module
 from inference.service.vault import KEY_ID_BYTES, NONCE_BYTES, TAG_BYTES, Vault
 
 CONTENT, CONTEXT = b"seenay mein dard, paseena", "referral r-17"
@@ -121,6 +123,50 @@ def test_a_key_that_another_process_added_is_found(vault, tmp_path):
     assert len(vault.key_ids) == 4
 
 
+def test_a_running_vault_seals_with_a_key_that_another_process_made(vault, tmp_path, monkeypatch):
+    """It looks at the file now and then: what the other one forgets afterwards is not needed for anything new."""
+    vault.seal(CONTENT, CONTEXT)
+    other, first = Vault.open(key_file(tmp_path)), vault.primary
+    monkeypatch.setattr(vault_module, "_LOOK_SECONDS", 3600.0)
+    second = other.rotate()
+    assert vault.seal(CONTENT, CONTEXT)[1:9].hex() == first
+    monkeypatch.setattr(vault_module, "_LOOK_SECONDS", 0.0)
+    other.forget(first)
+    sealed = vault.seal(CONTENT, CONTEXT)
+    assert sealed[1:9].hex() == second == vault.primary
+    assert Vault.open(key_file(tmp_path)).unseal(sealed, CONTEXT) == CONTENT
+
+
+def test_the_key_file_is_read_again_only_when_it_was_changed(vault, monkeypatch):
+    """A look at it is cheap; while it is missing, the known key seals."""
+    monkeypatch.setattr(vault_module, "_LOOK_SECONDS", 0.0)
+    vault.seal(CONTENT, CONTEXT)
+    monkeypatch.setattr(vault_module, "_read", lambda _: pytest.fail("it was read again"))
+    assert vault.unseal(vault.seal(CONTENT, CONTEXT), CONTEXT) == CONTENT
+    vault._file.unlink()
+    assert vault.unseal(vault.seal(CONTENT, CONTEXT), CONTEXT) == CONTENT
+
+
+def test_a_changed_key_file_that_cannot_be_read_ends_sealing(vault, tmp_path, monkeypatch):
+    """The key that is known may be forgotten next: nothing is stored rather than lost later."""
+    monkeypatch.setattr(vault_module, "_LOOK_SECONDS", 0.0)
+    vault.seal(CONTENT, CONTEXT)
+    key_file(tmp_path).write_text("{}")
+    with pytest.raises(StorageError, match=r"^the key file keys\.json is broken"):
+        vault.seal(CONTENT, CONTEXT)
+
+
+def test_a_key_tells_its_age(vault, tmp_path):
+    """From the file, so that every process knows."""
+    fields = json.loads(key_file(tmp_path).read_text())
+    fields["keys"][0]["created"] = (datetime.now(UTC) - timedelta(hours=2)).isoformat()
+    key_file(tmp_path).write_text(json.dumps(fields))
+    age = Vault.open(key_file(tmp_path)).primary_age
+    assert timedelta(hours=2) <= age < timedelta(hours=3)
+    vault.rotate()
+    assert vault.primary_age < timedelta(hours=1)
+
+
 def test_mac_keys_differ_by_purpose_and_outlive_rotation(vault, tmp_path):
     """The audit chain must verify after the keys were rotated."""
     audit, cursors = vault.mac_key("audit"), vault.mac_key("cursors")
@@ -166,6 +212,7 @@ def broken_files(whole: str) -> list[str]:
         "", "null", "[]", "{}", "[" * 100_000, whole[:-30], whole.replace('"version": 1', '"version": 2'),
         json.dumps(fields | {"primary": "00" * 8}), json.dumps(fields | {"root": "c2hvcnQ="}), json.dumps(fields | {"keys": []}),
         json.dumps(fields | {"keys": [key | {"key": "?"}]}), json.dumps(fields | {"keys": [key | {"id": "../../x"}]}),
+        json.dumps(fields | {"keys": [key | {"created": "yesterday"}]}),
     ]  # fmt: skip
 
 

@@ -52,7 +52,7 @@ FINDINGS_EXAMPLE: dict[str, Any] = {"vitals": {"spo2_percent": 86}, "complaint":
 EVENT_SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "id": {"type": "string", "pattern": "^[0-9]+$", "description": "what `Last-Event-ID` resumes after"},
+        "id": {"type": "string", "pattern": "^[0-9]+$", "description": "what `Last-Event-ID` resumes after; now and then it comes alone"},
         "event": {"type": "string", "description": "what happened: created, claimed, reassessed, …"},
         "data": {
             "type": "string",

@@ -10,30 +10,42 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, insert, select, update
 
 from inference.errors import StorageError
-from inference.service.tables import audit, audit_head, events
+from inference.service.anchors import end_mac, is_same, read_anchors
+from inference.service.tables import audit, audit_head, events, facts, referrals
 
 _START = "0" * 64
 _HEAD = 1
 _PAGE = 5000
-_ANCHOR_BYTES = 200  # more than a line has
 _COLUMNS = ("sequence", "at_us", "actor", "role", "action", "referral_id", "detail")
 # Built once: every change of anything runs them.
 _INSERT = insert(audit)
-_LOCK_HEAD = select(audit_head).where(audit_head.c.id == _HEAD).with_for_update()
+_READ_HEAD = select(audit_head).where(audit_head.c.id == _HEAD)
+_LOCK_HEAD = _READ_HEAD.with_for_update()
 _MOVE_HEAD = (
     update(audit_head)
     .where(audit_head.c.id == _HEAD)
     .values(sequence=bindparam("sequence_"), hash=bindparam("hash_"), mac=bindparam("mac_"))
 )
+_ALTERED_HEAD = "the audit trail's head was altered: run `nabz audit verify`, and restore the database from a backup"
+_Finding = tuple[int | None, str]  # the first bad row, and what is wrong with it
+_NOTHING: _Finding = (None, "")
+
+Result = TypeVar("Result")
+
+
+class Reader(Protocol):
+    """Reads something in a transaction and returns it."""
+
+    def __call__(self, work: Callable[[Connection], Result], /) -> Result:
+        """What `work` returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +62,15 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class AuditCheck:
-    """What a verification found: `first_bad` is the sequence of the first row that is not as it was written."""
+    """What a verification found: `first_bad` is the sequence of the first row that is not as it was written.
+
+    `warning` says what could not be checked.
+    """
 
     rows: int
     first_bad: int | None
     problem: str
+    warning: str = ""
 
 
 def append(connection: Connection, entries: Sequence[AuditEntry], key: bytes, head: tuple[int, str]) -> None:
@@ -72,7 +88,7 @@ def append(connection: Connection, entries: Sequence[AuditEntry], key: bytes, he
         last = _hash(key, last, [row[name] for name in _COLUMNS])
         rows.append({**row, "hash": last})
     connection.execute(_INSERT, rows)
-    connection.execute(_MOVE_HEAD, {"sequence_": sequence, "hash_": last, "mac_": _mac(key, sequence, last)})
+    connection.execute(_MOVE_HEAD, {"sequence_": sequence, "hash_": last, "mac_": end_mac(key, sequence, last)})
 
 
 def lock_head(connection: Connection, key: bytes) -> tuple[int, str]:
@@ -80,100 +96,137 @@ def lock_head(connection: Connection, key: bytes) -> tuple[int, str]:
 
     Raises StorageError when the head was tampered with.
     """
-    head = connection.execute(_LOCK_HEAD).first()
+    return _end(connection, key, connection.execute(_LOCK_HEAD).first())
+
+
+def read_head(connection: Connection, key: bytes) -> tuple[int, str]:
+    """The same without a lock."""
+    return _end(connection, key, _head(connection))
+
+
+def _end(connection: Connection, key: bytes, head: Row[Any] | None) -> tuple[int, str]:
     if head is None:
         raise StorageError("the audit trail has no head: start the service once, which makes one, or restore the database from a backup")
-    if _is_fresh(connection, head):
+    if _is_first(head) and _is_empty(connection):
         return 0, _START
-    if not _same(head.mac, _mac(key, head.sequence, head.hash)):
-        raise StorageError("the audit trail's head was altered: run `nabz audit verify`, and restore the database from a backup")
+    if not _is_signed(head, key):
+        raise StorageError(_ALTERED_HEAD)
     return head.sequence, head.hash
+
+
+def check_key(connection: Connection, key: bytes) -> None:
+    """Raise StorageError when the trail was not written with `key`, or its head was altered."""
+    head = _head(connection)
+    if is_unused(connection) or (head is not None and _is_signed(head, key)):
+        return
+    first = connection.execute(select(audit).where(audit.c.sequence == 1)).first()
+    if first is not None and not is_same(first.hash, _row_hash(key, _START, first)):
+        raise StorageError(
+            "this key file is not the one this database was written with: put the right one in its place (NABZ_KEY_FILE names it)"
+        )
+    raise StorageError(_ALTERED_HEAD)
+
+
+def is_unused(connection: Connection) -> bool:
+    """Whether nothing has ever happened in this database: the head is the first one, and no referral, event or fact is there."""
+    head = _head(connection)
+    return head is not None and _is_first(head) and _is_empty(connection)
 
 
 def verify(connection: Connection, key: bytes, anchors: Path | None = None) -> AuditCheck:
     """Walk the whole chain and name the first row that is not as it was written."""
-    expected, last, rows = 1, _START, 0
-    hashes: dict[int, str] = {}
-    wanted = list(_read_anchors(anchors, key)) if anchors else []
-    places = {place for place, _ in wanted}
-    for row in _rows(connection):
-        if row.sequence != expected:
-            return AuditCheck(rows, expected, f"row {expected} is missing: the next one there is {row.sequence}")
-        if not _same(row.hash, _hash(key, last, [getattr(row, name) for name in _COLUMNS])):
+    return verify_in_pages(lambda work: work(connection), key, anchors)
+
+
+def verify_in_pages(read: Reader, key: bytes, anchors: Path | None = None) -> AuditCheck:
+    """The same, each page as `read` reads it, which may be a transaction of its own: rows may be added meanwhile.
+
+    The head is read before the rows, and again after the last of them: what is added meanwhile lies between the two.
+    """
+    has_anchors = anchors is not None and anchors.is_file()
+    wanted = list(read_anchors(anchors, key)) if anchors and has_anchors else []
+    is_empty = read(_is_empty)  # before the head: what comes in between moves the head
+    head = read(_head)
+    is_right = head is not None and ((is_empty and _is_first(head)) or _is_signed(head, key))
+    places, hashes = {place for place, _ in wanted}, dict[int, str]()
+    last, rows = _START, 0
+    for row in _rows(read, head.sequence if head is not None and is_right else None):
+        if row.sequence != rows + 1:
+            return AuditCheck(rows, rows + 1, f"row {rows + 1} is missing: the next one there is {row.sequence}")
+        if not is_same(row.hash, _row_hash(key, last, row)):
             return AuditCheck(rows, row.sequence, f"row {row.sequence} was altered, or put in another row's place")
         if row.sequence in places:
             hashes[row.sequence] = row.hash
-        last, rows, expected = row.hash, rows + 1, expected + 1
-    return _check_end(connection, key, rows, last, [place for place, known in wanted if hashes.get(place) != known])
+        last, rows = row.hash, rows + 1
+    bad, problem = _check_head(head, is_right, rows, last)
+    if not problem:
+        bad, problem = _check_beyond(read, rows)
+    unmet = [place for place, known in wanted if hashes.get(place) != known]
+    if unmet and not problem:
+        bad = min(unmet)
+        problem = f"row {bad} is not the one that was anchored outside of the database: an older state was put back"
+    warning = "" if has_anchors or not rows or anchors is None else f"{anchors.name} is missing: an older state put back goes unnoticed"
+    return AuditCheck(rows, bad, problem, warning)
 
 
-def _check_end(connection: Connection, key: bytes, rows: int, last: str, unmet: list[int]) -> AuditCheck:
-    head = connection.execute(select(audit_head).where(audit_head.c.id == _HEAD)).first()
+def _check_head(head: Row[Any] | None, is_right: bool, rows: int, last: str) -> _Finding:
     if head is None:
-        return AuditCheck(rows, rows + 1, "the head of the chain is missing: rows may have been cut off its end")
+        return rows + 1, "the head of the chain is missing: rows may have been cut off its end"
     if isinstance(head.sequence, int) and head.sequence > rows:
-        return AuditCheck(rows, rows + 1, f"rows {rows + 1} to {head.sequence} were cut off the end")
-    is_right = _is_fresh(connection, head) or _same(head.mac, _mac(key, rows, last))
+        return rows + 1, f"rows {rows + 1} to {head.sequence} were cut off the end"
     if head.sequence != rows or head.hash != last or not is_right:
-        return AuditCheck(rows, max(rows, 1), f"the head of the chain was altered: it does not name row {rows}, the last one there")
-    if unmet:
-        first = min(unmet)
-        return AuditCheck(rows, first, f"row {first} is not the one that was anchored outside of the database: an older state was put back")
-    return AuditCheck(rows, None, "")
+        return max(rows, 1), f"the head of the chain was altered: it does not name row {rows}, the last one there"
+    return _NOTHING
 
 
-def anchor(connection: Connection, key: bytes, file: Path) -> None:
-    """Write the end of the chain to a file outside of the database, one line each time it has moved."""
-    sequence, last = lock_head(connection, key)
-    line = f"{sequence} {last} {_mac(key, sequence, last)}\n".encode()
-    with file.open("a+b") as out:
-        out.seek(max(0, out.tell() - _ANCHOR_BYTES))
-        end = out.read()
-        if not sequence or end.endswith(line):
-            return
-        torn = len(end) - end.rfind(b"\n") - 1
-        out.truncate(out.tell() - torn)  # the power failed while the last line was written
-        out.write(line)
-        out.flush()
-        os.fsync(out.fileno())
+def _check_beyond(read: Reader, rows: int) -> _Finding:
+    """Rows behind the end as it was are those that came since, and the head names the last of them."""
+    beyond = read(lambda connection: connection.execute(select(audit.c.sequence).order_by(audit.c.sequence.desc()).limit(1)).scalar())
+    head = read(_head)
+    if beyond is not None and (head is None or not isinstance(beyond, int) or beyond > head.sequence):
+        return rows + 1, f"row {beyond} was put behind the end: the head of the chain does not name it"
+    return _NOTHING
 
 
-def _is_fresh(connection: Connection, head: Row[Any]) -> bool:
-    """Whether the head is the one that an empty database has: then nothing has happened yet either."""
-    return head.sequence == 0 and head.hash == _START and connection.execute(select(events.c.sequence).limit(1)).first() is None
-
-
-def _read_anchors(file: Path, key: bytes) -> Iterator[tuple[int, str]]:
-    if not file.is_file():
-        return
-    *lines, _torn = file.read_text(encoding="ascii", errors="replace").split("\n")
-    for number, line in enumerate(lines, start=1):
-        parts = line.split(" ")
-        if len(parts) != 3 or not parts[0].isdigit() or not _same(parts[2], _mac(key, int(parts[0]), parts[1])):
-            raise StorageError(f"{file.name}, line {number}: this anchor was altered; compare the file with your copies of it")
-        yield int(parts[0]), parts[1]
-
-
-def _rows(connection: Connection) -> Iterator[Row[Any]]:
+def _rows(read: Reader, end: int | None) -> Iterator[Row[Any]]:
+    """The rows in order, up to `end` if there is one."""
+    query = select(audit).order_by(audit.c.sequence).limit(_PAGE)
+    query = query if end is None else query.where(audit.c.sequence <= end)
     last = None
     while True:
-        query = select(audit).order_by(audit.c.sequence).limit(_PAGE)
-        page = connection.execute(query if last is None else query.where(audit.c.sequence > last)).fetchall()
+        page = read(_fetched(query if last is None else query.where(audit.c.sequence > last)))
         yield from page
         if len(page) < _PAGE:
             return
         last = page[-1].sequence
 
 
+def _fetched(query: Select[Any]) -> Callable[[Connection], Sequence[Row[Any]]]:
+    return lambda connection: connection.execute(query).fetchall()
+
+
+def _head(connection: Connection) -> Row[Any] | None:
+    return connection.execute(_READ_HEAD).first()
+
+
+def _is_first(head: Row[Any]) -> bool:
+    """Whether the head is as a new database has it."""
+    return bool(head.sequence == 0 and head.hash == _START)
+
+
+def _is_empty(connection: Connection) -> bool:
+    """Whether there is nothing that a row of the trail would have been written for."""
+    return all(connection.execute(select(table).limit(1)).first() is None for table in (events, referrals, facts))
+
+
+def _is_signed(head: Row[Any], key: bytes) -> bool:
+    return is_same(head.mac, end_mac(key, head.sequence, head.hash))
+
+
+def _row_hash(key: bytes, before: str, row: Row[Any]) -> str:
+    return _hash(key, before, [getattr(row, name) for name in _COLUMNS])
+
+
 def _hash(key: bytes, before: str, fields: list[Any]) -> str:
     # `default`: SQLite stores any type in any column, and whoever alters a row may use that.
     return hmac.digest(key, f"{before}{json.dumps(fields, ensure_ascii=True, default=repr)}".encode(), hashlib.sha256).hex()
-
-
-def _same(stored: object, expected: str) -> bool:
-    """Whether a stored value is the expected one; a value of another type is not."""
-    return isinstance(stored, str) and hmac.compare_digest(stored.encode(), expected.encode())
-
-
-def _mac(key: bytes, sequence: int, last: str) -> str:
-    return hmac.digest(key, f"head {sequence} {last}".encode(), hashlib.sha256).hex()

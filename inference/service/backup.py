@@ -21,11 +21,14 @@ from sqlalchemy.engine import URL
 
 from inference.errors import StorageError
 from inference.service.database import database_url
+from inference.service.durable import make_folder, sync_file, sync_folder, sync_tree
 from inference.service.settings import Settings
 
 MANIFEST = "backup.json"
 _SQLITE, _POSTGRES, _PHOTOS, _ANCHORS = "nabz.db", "nabz.dump", "photos", "audit.anchors"
-_PAGES_AT_ONCE = 2000  # between two bites of an online backup, the service gets its turn
+# A database of this size is copied in a second or so, while which the service's writes wait; they wait up to five.
+_SMALL_BYTES = 256 * 1024 * 1024
+_PAGES_AT_ONCE = 2000  # of a larger one: between two bites the service gets its turn
 _MOST_RESTARTS = 10
 _TOOL_SECONDS = 3600
 
@@ -52,7 +55,7 @@ def backup(settings: Settings, folder: Path, progress: Callable[[str], None] = l
     progress("database")
     name = _SQLITE if url.get_backend_name() == "sqlite" else _POSTGRES
     if name == _SQLITE:
-        _copy_sqlite(Path(str(url.database)), folder / name)
+        _copy_sqlite(Path(str(url.database)), folder / name, progress)
     else:
         _run("pg_dump", url, "--format=custom", "--no-owner", f"--file={folder / name}")
     progress("photos")  # after the database: every photo that it names is there by now
@@ -64,6 +67,7 @@ def backup(settings: Settings, folder: Path, progress: Callable[[str], None] = l
         "files": {str(path.relative_to(folder)): _sha256(path) for path in sorted(folder.rglob("*")) if path.is_file()},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    sync_tree(folder)
     return folder / MANIFEST
 
 
@@ -75,20 +79,31 @@ def restore(settings: Settings, folder: Path, progress: Callable[[str], None] = 
     if manifest["database"] != (_SQLITE if url.get_backend_name() == "sqlite" else _POSTGRES):
         raise StorageError(f"the backup holds {manifest['database']}, which is not of the kind that NABZ_DATABASE_URL names")
     target = Path(str(url.database))
-    if manifest["database"] == _SQLITE and target.exists():
-        raise StorageError(f"{target} is there already: move it away first, nothing is overwritten")
+    if manifest["database"] == _SQLITE:
+        _refuse_leftovers(target)
+    make_folder(settings.data_dir)
     progress("photos")  # before the database: what is broken off here can be begun again
     if (folder / _PHOTOS).is_dir():
         shutil.copytree(folder / _PHOTOS, settings.photos, dirs_exist_ok=True)
+        sync_tree(settings.photos)
     if (folder / _ANCHORS).is_file() and not (settings.data_dir / _ANCHORS).exists():
-        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         shutil.copy2(folder / _ANCHORS, settings.data_dir / _ANCHORS)
+        sync_file(settings.data_dir / _ANCHORS)
     progress("database")
     if manifest["database"] == _SQLITE:
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(target.parent)
         _put(folder / _SQLITE, target)
     else:
         _run("pg_restore", url, "--no-owner", "--exit-on-error", "--single-transaction", str(folder / _POSTGRES))
+
+
+def _refuse_leftovers(target: Path) -> None:
+    """A database is not overwritten; nor is one put beside another's journal, which SQLite would roll back into it."""
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        if (found := target.with_name(target.name + suffix)).exists():
+            raise StorageError(f"{found} is there already: move it away first, with all of that database; nothing is overwritten")
+    if (part := _part(target)).exists():
+        raise StorageError(f"{part} is there: another restore is running, or one was broken off; remove it if none is running")
 
 
 def _copy_if_there(source: str, target: str) -> None:
@@ -96,7 +111,7 @@ def _copy_if_there(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _copy_sqlite(source: Path, target: Path) -> None:
+def _copy_sqlite(source: Path, target: Path, progress: Callable[[str], None]) -> None:
     if not source.is_file():
         raise StorageError(f"{source} does not exist: there is nothing to back up")
     try:
@@ -104,10 +119,15 @@ def _copy_sqlite(source: Path, target: Path) -> None:
             closing(sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True, timeout=30)) as live,
             closing(sqlite3.connect(target)) as copy,
         ):
+            copy.execute("PRAGMA synchronous = OFF")  # the service would wait for a slow disk; it is synced in the end
             try:
-                live.backup(copy, pages=_PAGES_AT_ONCE, progress=_Patience(), sleep=0.01)
+                if source.stat().st_size > _SMALL_BYTES:
+                    live.backup(copy, pages=_PAGES_AT_ONCE, progress=_Patience(), sleep=0.01)
+                else:
+                    live.backup(copy)
             except _TooBusyError:
-                live.backup(copy)  # in one bite, while which the service waits
+                progress("the service never pauses: its writes wait while the database is copied at once")
+                live.backup(copy)
             if copy.execute("PRAGMA integrity_check").fetchone() != ("ok",):
                 raise StorageError(f"{source} is damaged: the copy is not whole; restore the newest good backup")
     except sqlite3.Error as error:
@@ -134,12 +154,20 @@ class _Patience:
 
 def _put(source: Path, target: Path) -> None:
     """Copy a file in whole or not at all."""
-    part = target.with_suffix(".part")
-    shutil.copyfile(source, part)
-    part.chmod(0o600)
-    with part.open("rb") as written:
-        os.fsync(written.fileno())
-    part.rename(target)
+    part = _part(target)
+    try:
+        shutil.copyfile(source, part)
+        part.chmod(0o600)
+        sync_file(part)
+        part.rename(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
+
+
+def _part(target: Path) -> Path:
+    return target.with_suffix(".part")
 
 
 def _checked(folder: Path) -> dict[str, str]:

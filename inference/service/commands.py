@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ def add_service_commands(commands: argparse._SubParsersAction[argparse.ArgumentP
     restore.set_defaults(run=_restore)
     keys = _command(
         commands, "keys", "rotate: encrypt everything again with a new key. forget: drop the keys that nothing needs any more.",
-        "nabz keys rotate, restart the service, nabz keys rotate, nabz keys forget",
+        "nabz keys rotate; some minutes later: nabz keys forget",
     )  # fmt: skip
     keys.add_argument("what", choices=("rotate", "forget"))
     keys.set_defaults(run=_keys)
@@ -75,15 +76,16 @@ def _print_settings() -> int:
 
 
 def _audit(_: argparse.Namespace) -> int:
-    from inference.service.audit import verify
-    from inference.service.database import make_engine, transact
+    from inference.service.audit import verify_in_pages
+    from inference.service.database import make_engine, read
     from inference.service.vault import Vault
 
     settings = _settings()
     key = Vault.open(settings.keys).mac_key("audit")
-    check = transact(
-        make_engine(settings.database_url), lambda unit: verify(unit.connection, key, settings.data_dir / "audit.anchors"), key
-    )
+    engine = make_engine(settings.database_url)
+    check = verify_in_pages(partial(read, engine), key, settings.data_dir / "audit.anchors")
+    if check.warning:
+        _say(f"warning: {check.warning}")
     if check.first_bad is None:
         print(f"the audit trail is whole: {check.rows} rows")
         return _DONE
@@ -111,9 +113,9 @@ def _keys(args: argparse.Namespace) -> int:
     from inference.service.rotation import forget_keys, rotate_keys
 
     if args.what == "forget":
-        print(f"{forget_keys(_settings())} old keys are forgotten")
+        print(f"{forget_keys(_settings())} old keys are forgotten: older backups can be read only with a copy of the key file from before")
     else:
-        print(f"{rotate_keys(_settings(), _say)} sealed values have a new key now; restart the service, so that it uses it too")
+        print(f"{rotate_keys(_settings(), _say)} sealed values have a new key now; a running service uses it too")
     return _DONE
 
 

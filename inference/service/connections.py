@@ -40,7 +40,7 @@ _TOO_LONG: Final = _refusal("431 Request Header Fields Too Large", f"the headers
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with bounds. Costs about a microsecond a request: `close_if_late` is called for all of them in turn."""
 
-    connections_limit = 2048
+    most_open = 2048
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -53,7 +53,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """A client has connected."""
         super().connection_made(transport)
         self._deadline = self.loop.time() + HEAD_SECONDS
-        if len(self.connections) > self.connections_limit:
+        if len(self.connections) > self.most_open:
             transport.write(_FULL)
             transport.close()
 

@@ -234,7 +234,8 @@ class Database:
         job = _Job(work, lambda result, error: loop.call_soon_threadsafe(done, result, error))
         self._put(job)
         try:
-            return await asyncio.wait_for(future, self._answer_seconds)
+            async with asyncio.timeout(self._answer_seconds):  # wait_for would lose a cancellation that comes with the answer
+                return await future
         except TimeoutError as error:
             job.cancelled.set()
             raise StorageError("the database did not answer in time: send it again, with the same Idempotency-Key") from error

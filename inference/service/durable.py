@@ -32,6 +32,21 @@ def write_durably(path: Path, content: bytes, *, beside: Path | None = None) -> 
     sync_folder(path.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Put what was written to a file on the disk."""
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
+
+
+def sync_tree(folder: Path) -> None:
+    """Put every file and folder in `folder`, and its own name, on the disk."""
+    for path in [folder.parent, folder, *folder.rglob("*")]:
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            sync_file(path)
+
+
 def make_folder(folder: Path) -> None:
     """Make `folder` and those above it, for the owner alone, each on the disk when this returns."""
     if folder.is_dir():

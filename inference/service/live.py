@@ -6,6 +6,7 @@ Events name referrals, states and levels, nothing of the patient's. Knows no HTT
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -91,10 +92,9 @@ class LiveUpdates:
         self._listeners[who.subject] += 1
 
     async def _sleep(self, wake: asyncio.Event) -> None:
-        try:
-            await asyncio.wait_for(wake.wait(), _POLL_SECONDS)
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_POLL_SECONDS):
+                await wake.wait()
 
     def _committed(self) -> None:
         if self._listeners and self._loop and not self._loop.is_closed():

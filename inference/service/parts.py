@@ -16,6 +16,7 @@ from sqlalchemy import func, select, update
 from inference.errors import PolicyError
 from inference.policy import LEVELS, Policy, load_policy
 from inference.service import audit, outbox, retention, store
+from inference.service.anchors import anchor
 from inference.service.callers import Who
 from inference.service.database import Database, Unit, database_url, make_engine
 from inference.service.live import LiveUpdates
@@ -113,9 +114,11 @@ class Parts:
 
     async def _anchor(self) -> None:
         key, file = self.database.audit_key, self.settings.data_dir / "audit.anchors"
-        await self.database.run(lambda unit: audit.anchor(unit.connection, key, file))
+        end = await self.database.run(lambda unit: audit.read_head(unit.connection, key))
+        await asyncio.to_thread(anchor, end, key, file)
 
     async def _retain(self) -> None:
+        await retention.sweep_photos(self.database, self.photos, self.clock())
         erased = await retention.run_retention(self.database, self.photos, CLOCK, self.settings.retention_days, self.clock())
         if erased:
             _log.info("erased %d completed referrals by policy", erased)
@@ -190,10 +193,11 @@ def open_vault(settings: Settings) -> Vault:
     try:
         migrate(engine)
         with engine.begin() as connection:
-            is_empty = connection.execute(select(referrals.c.id).limit(1)).first() is None
+            vault = Vault.open(settings.keys, create=audit.is_unused(connection))
+            audit.check_key(connection, vault.mac_key("audit"))
     finally:
         engine.dispose()
-    return Vault.open(settings.keys, create=is_empty)
+    return vault
 
 
 def prepare_folders(settings: Settings) -> None:
@@ -228,5 +232,5 @@ def _policy_of(unit: Unit) -> str | None:
 def _note_policy(unit: Unit, policy: Policy, now: datetime) -> None:
     # Another process may start at the same time: its row is found when this is tried again.
     if not unit.write(update(facts).where(facts.c.name == _POLICY).values(value=policy.sha256)).rowcount:
-        unit.write(facts.insert().values(name=_POLICY, value=policy.sha256))
+        unit.add(facts, name=_POLICY, value=policy.sha256)
     store.record(unit, CLOCK, "policy_applied", None, now, policy_sha256=policy.sha256)

@@ -11,9 +11,10 @@ import io
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from inference.errors import NotFoundError, StorageError
@@ -25,6 +26,7 @@ LONGEST_SIDE = 2048
 QUALITY = 90
 # A photo is stored before its referral; one that no referral names after this long has been left behind.
 ORPHAN_SECONDS = 3600.0
+_AT_ONCE = 100  # so many are asked about, while others wait
 SUFFIX = ".sealed"
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -98,16 +100,6 @@ class PhotoStore:
             raise StorageError(f"the photo cannot be read ({error.strerror}); check the photo folder") from error
         return self._opened(sealed, sha256)
 
-    def delete(self, sha256: str) -> bool:
-        """Remove a photo for good; whether there was one."""
-        path = self._path(sha256)
-        with _storage("the photo could not be deleted"), locked(self._folder):
-            if not path.exists():
-                return False
-            path.unlink()
-            sync_folder(path.parent)
-        return True
-
     def reseal_all(self, progress: Callable[[int], None] | None = None) -> Resealed:
         """Seal with the primary key what an older key sealed, so that the older key can be forgotten.
 
@@ -123,23 +115,31 @@ class PhotoStore:
                 progress(1)
         return Resealed(count, tuple(unreadable))
 
-    def unreferenced(self, known: Iterable[str], now: float | None = None) -> list[str]:
-        """The stored photos that are not in `known` and older than an hour; `now` is in seconds since 1970."""
-        wanted, moment = frozenset(known), time.time() if now is None else now
-        with _storage("the photo folder cannot be listed"):
-            return [name for name in self._names() if name not in wanted and _age_seconds(self._path(name), moment) > ORPHAN_SECONDS]
+    def delete_unreferenced(
+        self, referenced: Callable[[Sequence[str]], Collection[str]], now: float | None = None, among: Iterable[str] | None = None
+    ) -> int:
+        """Delete the photos that are older than an hour and that `referenced` does not return of those it is asked about.
 
-    def delete_unreferenced(self, known: Iterable[str], now: float | None = None) -> int:
-        """Delete what `unreferenced` lists, but for a photo that was sent again meanwhile; returns how many went."""
-        moment, count = time.time() if now is None else now, 0
-        for sha256 in self.unreferenced(known, moment):
-            path = self._path(sha256)
-            with _storage("a photo could not be deleted"), locked(self._folder):
-                if _age_seconds(path, moment) > ORPHAN_SECONDS:
-                    path.unlink()
-                    sync_folder(path.parent)
-                    count += 1
+        It is asked while nobody can store a photo: what it does not know then, no referral is about to name, because storing a
+        photo again makes it young. `now` is in seconds since 1970; `among` are the names to look at (default: all). Returns how
+        many went.
+        """
+        count, moment = 0, time.time() if now is None else now
+        with _storage("the photos cannot be looked through"):
+            names = iter([name for name in (self._names() if among is None else among) if self._is_old(name, moment)])
+            while some := list(islice(names, _AT_ONCE)):
+                with locked(self._folder):
+                    known = frozenset(referenced(some))
+                    gone = [self._path(name) for name in some if name not in known and self._is_old(name, moment)]
+                    for path in gone:
+                        path.unlink()
+                    for folder in {path.parent for path in gone}:
+                        sync_folder(folder)
+                count += len(gone)
         return count
+
+    def _is_old(self, sha256: str, now: float) -> bool:
+        return _age_seconds(self._path(sha256), now) > ORPHAN_SECONDS
 
     def _path(self, sha256: str) -> Path:
         if not _SHA256.match(sha256):

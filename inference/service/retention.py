@@ -1,20 +1,24 @@
 """Erasure: what the patient sent goes, the row stays. By policy, some days after completion, or for one referral on request.
 
 The audit trail holds nothing of the patient's, so it stays whole and valid. Photos that no other referral has are deleted, and
-so is a FHIR Patient.
+so is a FHIR Patient. A photo that was sent within the last hour may be another referral's that is on its way: it goes with the
+next hourly sweep.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, tuple_, update
 
-from inference.errors import ConflictError
+from inference.errors import ConflictError, StorageError
 from inference.service import store
 from inference.service.access import require
 from inference.service.callers import Who
-from inference.service.database import Database, Unit
+from inference.service.database import Database, Unit, read
 from inference.service.photo_store import PhotoStore
 from inference.service.tables import assessments, events, fhir_identifiers, fhir_resources, idempotency, photo_links, referrals, to_us
 
@@ -22,38 +26,73 @@ _AT_ONCE = 100
 _PATIENT = "Patient"
 _EMPTY = {"summary": None, "patient": None, "case_token": ""}
 _KEYS_KEPT = timedelta(days=7)
+_log = logging.getLogger("nabz.retention")
 
 
 async def erase(database: Database, photos: PhotoStore, who: Who, id_: str, now: datetime) -> None:
     """Erase one completed referral's content. Raises ConflictError while it is open: nobody may lose a waiting case."""
     require(who, "retention.erase")
-    _delete_photos(photos, await database.run(lambda unit: _erase(unit, who, id_, now)))
+    await sweep_photos(database, photos, now, await database.run(lambda unit: _erase(unit, who, id_, now)))
 
 
 async def run_retention(database: Database, photos: PhotoStore, who: Who, days: int, now: datetime) -> int:
-    """Erase what was completed more than `days` days ago (0: nothing), and forget old idempotency keys. Returns how many."""
+    """Erase what was completed more than `days` days ago (0: nothing), and forget old idempotency keys. Returns how many.
+
+    One that cannot be erased does not keep the others from it: it is counted in the log, and tried again the next time.
+    """
     await database.run(lambda unit: unit.write(delete(idempotency).where(idempotency.c.at_us < to_us(now - _KEYS_KEPT))))
     if not days:
         return 0
-    total, before_us = 0, to_us(now - timedelta(days=days))
-    while ids := await database.run(lambda unit: _old(unit, before_us)):
-        for id_ in ids:
-            _delete_photos(photos, await database.run(lambda unit, id_=id_: _erase(unit, who, id_, now)))  # type: ignore[misc]
-        total += len(ids)
+    total, failed, before_us = 0, 0, to_us(now - timedelta(days=days))
+    after: tuple[int, str] | None = None
+    while page := await database.run(lambda unit, after=after: _old(unit, before_us, after)):  # type: ignore[misc]
+        unlinked: list[str] = []
+        for _, id_ in page:
+            try:
+                unlinked += await database.run(lambda unit, id_=id_: _erase(unit, who, id_, now))  # type: ignore[misc]
+                total += 1
+            except Exception as error:  # noqa: BLE001 (whatever is wrong with one, the others are due)
+                failed += 1
+                _log.warning("a completed referral could not be erased: %s", type(error).__name__)
+        await sweep_photos(database, photos, now, unlinked)
+        after = page[-1]
+    if failed:
+        _log.warning("%d completed referrals could not be erased by policy; they are tried again in an hour", failed)
     while await database.run(lambda unit: _erase_unlinked(unit, who, before_us, now)):
         pass
     return total
 
 
-def _old(unit: Unit, before_us: int) -> list[str]:
-    query = select(referrals.c.id).where(
+async def sweep_photos(database: Database, photos: PhotoStore, now: datetime, among: Iterable[str] | None = None) -> int:
+    """Delete the photos, of those `among` or of all, that no referral has and that no referral on its way may be about to have.
+
+    Returns how many went. Whatever fails is logged, and left to the next sweep: nothing that was asked for depends on it.
+    """
+
+    def referenced(names: Sequence[str]) -> Collection[str]:
+        query = select(photo_links.c.sha256).where(photo_links.c.sha256.in_(names))
+        return read(database.engine, lambda connection: connection.execute(query).scalars().all())
+
+    try:
+        return await asyncio.to_thread(photos.delete_unreferenced, referenced, now.timestamp(), among)
+    except StorageError as error:
+        _log.warning("photos that no referral has are left for the next sweep: %s", error)
+        return 0
+
+
+def _old(unit: Unit, before_us: int, after: tuple[int, str] | None) -> list[tuple[int, str]]:
+    """When they were completed, and their ids: the next ones to erase."""
+    place = referrals.c.completed_us, referrals.c.id
+    query = select(*place).where(
         referrals.c.state == store.COMPLETED, referrals.c.completed_us < before_us, referrals.c.erased_us.is_(None)
     )
-    return list(unit.connection.execute(query.limit(_AT_ONCE)).scalars())
+    query = query.order_by(*place).limit(_AT_ONCE)
+    found = unit.connection.execute(query if after is None else query.where(tuple_(*place) > tuple_(*after)))
+    return [(completed_us, id_) for completed_us, id_ in found]
 
 
 def _erase(unit: Unit, who: Who, id_: str, now: datetime) -> list[str]:
-    """Empty every sealed column of a referral. Returns the photos that nothing else uses."""
+    """Empty every sealed column of a referral. Returns the photos that it had."""
     row = store.find_referral(unit, id_, lock=True)
     if row.state != store.COMPLETED:
         raise ConflictError("the referral is still open: it can be erased once it is completed")
@@ -66,7 +105,7 @@ def _erase(unit: Unit, who: Who, id_: str, now: datetime) -> list[str]:
     linked = list(run(select(photo_links.c.sha256).where(photo_links.c.referral_id == id_)).scalars())
     run(delete(photo_links).where(photo_links.c.referral_id == id_))
     store.record(unit, who, "erased", id_, now)
-    return [one for one in linked if run(select(photo_links.c.referral_id).where(photo_links.c.sha256 == one).limit(1)).first() is None]
+    return linked
 
 
 def _resources_of(unit: Unit, row: store.Referral) -> list[tuple[str, str]]:
@@ -102,8 +141,3 @@ def _erase_unlinked(unit: Unit, who: Who, before_us: int, now: datetime) -> int:
         _erase_resource(unit, one.type, one.id)
         store.record(unit, who, "fhir_erased", None, now, type=one.type, id=one.id)
     return len(found)
-
-
-def _delete_photos(photos: PhotoStore, hashes: list[str]) -> None:
-    for sha256 in hashes:
-        photos.delete(sha256)

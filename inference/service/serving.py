@@ -15,12 +15,13 @@ from types import FrameType
 
 import uvicorn
 import uvloop
+from fastapi import FastAPI
 
 from inference.errors import PolicyError
 from inference.service.app import create_app
 from inference.service.callers import Who
-from inference.service.fhir_validation import load_library
 from inference.service.connections import IDLE_SECONDS, BoundedProtocol, connections_limit
+from inference.service.fhir_validation import load_library
 from inference.service.guards import Guard
 from inference.service.intake import Submission
 from inference.service.parts import Parts
@@ -39,9 +40,10 @@ _log = logging.getLogger("nabz.service")
 class Server(uvicorn.Server):
     """uvicorn's server, which first tells the guards and the event streams that the end is near."""
 
-    def __init__(self, config: uvicorn.Config, guard: Guard, parts: Parts) -> None:
+    def __init__(self, config: uvicorn.Config, guard: Guard, application: FastAPI) -> None:
         super().__init__(config)
-        self._guard, self._parts = guard, parts
+        self.application = application
+        self._guard, self._parts = guard, application.state.parts
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 (uvicorn's signature)
         """SIGTERM or SIGINT: new requests are sent away, those in progress end, then the server does; a second SIGINT ends it now.
@@ -67,10 +69,11 @@ class Server(uvicorn.Server):
 def run_server(settings: Settings, announce: Callable[[str], None], *, demo: bool = False) -> None:
     """Serve until told to stop. `announce` is told the address."""
     guard = create_app(settings)
-    parts: Parts = guard.app.app.state.parts  # type: ignore[attr-defined]
+    application: FastAPI = guard.app.app  # type: ignore[attr-defined]
+    parts: Parts = application.state.parts
 
     class _Protocol(BoundedProtocol):
-        connections_limit = connections_limit(settings.in_flight_limit)
+        most_open = connections_limit(settings.in_flight_limit)
 
     config = uvicorn.Config(
         guard,
@@ -87,7 +90,7 @@ def run_server(settings: Settings, announce: Callable[[str], None], *, demo: boo
         ws="none",
         http=_Protocol,
     )
-    server = Server(config, guard, parts)
+    server = Server(config, guard, application)
     listening = _listen(settings)
     port = listening.getsockname()[1]
     announce(f"serving at http://{settings.host}:{port} (API description: /openapi.json)")
@@ -118,6 +121,7 @@ async def _serve(server: Server, listening: socket.socket, parts: Parts, *, demo
         await asyncio.sleep(_LOOK_SECONDS)
     if not serving.done():
         await asyncio.to_thread(load_library)  # FHIR's classes take a while: not the first caller's
+        await asyncio.to_thread(server.application.openapi)  # nor the description's, which the first refused field asks for
         gc.collect()
         gc.freeze()  # what is loaded by now stays: walking it again and again costs a tenth of the time
         if demo:

@@ -134,7 +134,7 @@ Index("ix_events_clinic", events.c.clinic, events.c.sequence)
 audit = Table(  # who read or changed what; hash-chained, see audit.py
     "audit",
     metadata,
-    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("sequence", _ROW_NUMBER, primary_key=True, autoincrement=False),
     Column("at_us", BigInteger, nullable=False),
     Column("actor", String(200), nullable=False),
     Column("role", String(20), nullable=False),
@@ -161,6 +161,7 @@ idempotency = Table(  # what an Idempotency-Key was answered with
     Column("body", String(64), nullable=False),  # hash of the request
     Column("referral_ids", String, nullable=False),  # JSON
     Column("at_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 Index("ix_idempotency_at", idempotency.c.at_us)
 

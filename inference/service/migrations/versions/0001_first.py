@@ -25,7 +25,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "audit",
-        sa.Column("sequence", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=False, nullable=False),
         sa.Column("at_us", sa.BigInteger(), nullable=False),
         sa.Column("actor", sa.String(length=200), nullable=False),
         sa.Column("role", sa.String(length=20), nullable=False),
@@ -105,6 +105,7 @@ def upgrade() -> None:
         sa.Column("referral_ids", sa.String(), nullable=False),
         sa.Column("at_us", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("key"),
+        sqlite_with_rowid=False,
     )
     op.create_index("ix_idempotency_at", "idempotency", ["at_us"], unique=False)
     op.create_table(
