@@ -18,7 +18,7 @@ from service_app import CASE, MILD, Service, running_service
 from sqlalchemy import event, text
 
 from inference.errors import PhotoError
-from inference.service import referrals, store
+from inference.service import intake, store
 from inference.service.request_log import SafeFormatter, configure_logging
 
 CNIC, PHONE = "35202-1234567-1", "+92 300 1234567"
@@ -283,7 +283,7 @@ def test_failures_inside(service: Service, lines: list[str], capfd: pytest.Captu
     files = [("photos", (f"{NAME} {CNIC}.jpg", photo(), "image/jpeg"))]
     for broken, kind in (("clean_photo", OSError), ("clean_photo", PhotoError), ("read_case", RuntimeError), ("what_changed", TypeError)):
         with monkeypatch.context() as patch:
-            patch.setattr(referrals, broken, fail(kind))
+            patch.setattr(intake, broken, fail(kind))
             check(service.client.post("/v1/referrals", data={"case": json.dumps(SENT)}, files=files, headers=headers), 201, 500, 503)
     assert planted_in("\n".join(lines)) == set()
     assert planted_in("".join(capfd.readouterr())) == set()

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import stat
 import threading
+from functools import partial
 
 import pytest
-from queue_database import ASMA, KEY, NOW, do, opened, rows, run_sql
+from queue_database import ASMA, KEY, NOW, add, do, opened, referral, rows, run_sql
+from sealed_rows import settings_of
 from sqlalchemy import text
 
 from inference.errors import StorageError
-from inference.service import audit
-from inference.service.audit import AuditCheck, verify
-from inference.service.database import Database, Unit, make_engine
+from inference.service import anchors, audit
+from inference.service.audit import AuditCheck, check_key, verify, verify_in_pages
+from inference.service.database import Database, Unit, make_engine, read, transact
+from inference.service.parts import open_vault
 from inference.service.store import record
+from inference.service.vault import Vault
 
 ROWS = 12
 TEXTS = ("actor", "role", "action", "referral_id", "detail", "hash")
@@ -90,6 +95,42 @@ def test_a_chain_longer_than_a_page_is_found_whole(engine, monkeypatch):
     for size in (1, 5, 12, 13):
         monkeypatch.setattr(audit, "_PAGE", size)
         assert check(engine) == AuditCheck(ROWS, None, "")
+
+
+def test_rows_that_are_added_during_the_walk_are_no_alarm(engine, monkeypatch):
+    """Between any two pages and before the head is read again; what was there is checked to its end."""
+    monkeypatch.setattr(audit, "_PAGE", 5)
+
+    def busy(work):
+        found = read(engine, work)
+        write(engine, 1)
+        return found
+
+    assert verify_in_pages(busy, KEY) == AuditCheck(ROWS + 1, None, "")  # one came before the head was read
+    tamper(engine, f"UPDATE audit SET actor = 'x' WHERE sequence = {ROWS}")
+    assert verify_in_pages(busy, KEY).first_bad == ROWS
+
+
+def test_the_first_row_during_the_walk_is_no_alarm(queue_url):
+    """A service that has just begun to work."""
+    engine = make_engine(queue_url)
+
+    def busy(work):
+        found = read(engine, work)
+        write(engine, 1)
+        return found
+
+    assert verify_in_pages(busy, KEY).first_bad is None
+    engine.dispose()
+
+
+def test_the_walk_keeps_no_writer_waiting(engine, queue_url):
+    """Somebody is about to write all the while, and is not in the way either."""
+    other = make_engine(queue_url)
+    with other.begin() as writer:
+        audit.lock_head(writer, KEY)
+        assert verify_in_pages(partial(read, engine), KEY) == AuditCheck(ROWS, None, "")
+    other.dispose()
 
 
 def test_a_fresh_database_has_a_whole_chain(queue_url):
@@ -182,6 +223,22 @@ def test_an_altered_head_is_found(engine, kind, left):
         write(engine, 1)
 
 
+@pytest.mark.parametrize("trace", ["INSERT INTO facts (name, value) VALUES ('policy', 'x')", "a referral"])
+def test_a_trail_that_was_wiped_is_found(queue_url, trace):
+    """Rows and events gone, the head as new: what is left says that something has happened, and nothing is written any more."""
+    engine = make_engine(queue_url)
+    if trace == "a referral":
+        add(engine, [referral("a")])
+    else:
+        write(engine)
+        run_sql(engine, trace)
+    tamper(engine, "DELETE FROM audit", "DELETE FROM events", HEADS["as of an empty database"])
+    assert check(engine) == AuditCheck(0, 1, "the head of the chain was altered: it does not name row 0, the last one there")
+    with pytest.raises(StorageError, match="the audit trail's head was altered"):
+        write(engine, 1)
+    engine.dispose()
+
+
 _EVENT = (
     "INSERT INTO events (sequence, at_us, referral_id, kind, actor, role, clinic, specialty, level, state, revision) "
     "VALUES (1000, 0, 'r', 'created', 'a', 'clinic', 'm', 'general', 1, 'waiting', 1)"
@@ -193,17 +250,39 @@ def test_another_key_finds_the_first_row(engine):
     assert check(engine, b"x" * 32) == AuditCheck(0, 1, "row 1 was altered, or put in another row's place")
 
 
+def test_a_service_does_not_start_with_another_installation_s_keys(queue_url, tmp_path):
+    """The words name the key file, not the database; with the right keys an altered head is named, and a new database takes any."""
+    settings = settings_of(tmp_path, queue_url)
+    vault = open_vault(settings)
+    engine = make_engine(queue_url)
+    transact(engine, lambda unit: record(unit, ASMA, "read", "r", NOW), vault.mac_key("audit"))
+    assert open_vault(settings).primary == vault.primary
+    right = settings.keys.rename(tmp_path / "right.json")
+    with pytest.raises(StorageError, match=r"^the key file keys\.json is missing"):
+        open_vault(settings)
+    Vault.open(settings.keys, create=True)
+    with pytest.raises(StorageError, match=r"^this key file is not the one this database was written with: put the right one in its place"):
+        open_vault(settings)
+    right.replace(settings.keys)
+    tamper(engine, HEADS["emptied"])
+    with pytest.raises(StorageError, match="the audit trail's head was altered"):
+        open_vault(settings)
+    tamper(engine, "DELETE FROM audit", HEADS["as of an empty database"])
+    with engine.begin() as connection:
+        check_key(connection, b"x" * 32)
+    engine.dispose()
+
+
 def test_sqlite_values_of_other_types_are_found(tmp_path):
     """SQLite takes anything anywhere: that must be found too, not end the walk with an error."""
     for number, (table, column, value) in enumerate(
-        [("audit", name, value) for name in (*TEXTS, "at_us", "sequence") for value in ("x'ff00'", "1.5", "'é'")]
+        [("audit", name, value) for name in (*TEXTS, "at_us") for value in ("x'ff00'", "1.5", "'é'")]
         + [("audit_head", name, value) for name in ("sequence", "hash", "mac") for value in ("x'ff00'", "1.5", "'é'")]
     ):
         engine = opened(f"sqlite:///{tmp_path / f'{number}.db'}")
         write(engine)
         tamper(engine, f"UPDATE {table} SET {column} = {value} {'WHERE sequence = 5' if table == 'audit' else ''}")
-        expected = 2 if (column, value) == ("sequence", "1.5") and table == "audit" else 5 if table == "audit" else ROWS
-        assert check(engine).first_bad == expected, (table, column, value)
+        assert check(engine).first_bad == (5 if table == "audit" else ROWS), (table, column, value)
         engine.dispose()
 
 
@@ -236,8 +315,7 @@ def test_random_tampering_is_always_found(tmp_path, seed):
 
 
 def anchored(engine, file) -> None:
-    with engine.begin() as connection:
-        audit.anchor(connection, KEY, file)
+    anchors.anchor(read(engine, lambda connection: audit.read_head(connection, KEY)), KEY, file)
 
 
 def test_anchors_are_written_once_for_each_end(engine, tmp_path):
@@ -249,6 +327,41 @@ def test_anchors_are_written_once_for_each_end(engine, tmp_path):
     anchored(engine, file)
     assert [line.split(" ")[0] for line in file.read_text(encoding="ascii").splitlines()] == ["12", "14"]
     assert check(engine, anchors=file) == AuditCheck(14, None, "")
+
+
+def test_missing_anchors_are_told(engine, tmp_path):
+    """The chain may be whole, and an older one; before the first row there is nothing to miss."""
+    missing = "audit.anchors is missing: an older state put back goes unnoticed"
+    assert check(engine, anchors=tmp_path / "audit.anchors") == AuditCheck(ROWS, None, "", missing)
+    fresh = opened(f"sqlite:///{tmp_path / 'fresh.db'}")
+    assert check(fresh, anchors=tmp_path / "audit.anchors") == AuditCheck(0, None, "")
+    fresh.dispose()
+
+
+def test_anchors_become_fewer_with_age_and_are_the_owner_s(tmp_path, monkeypatch):
+    """The file stays small however long the service runs; the newest half and the very first stay."""
+    monkeypatch.setattr(anchors, "_THIN_BYTES", 3000)
+    file, key = tmp_path / "audit.anchors", b"k" * 32
+    for sequence in range(1, 200):
+        anchors.anchor((sequence, f"{sequence:064d}"), key, file)
+        assert file.stat().st_size < 3000 + 2 * 150
+    places = [place for place, _ in anchors.read_anchors(file, key)]
+    assert places[0] == 1 and places == sorted(places)
+    assert places[-8:] == list(range(192, 200))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["audit.anchors"]
+
+
+def test_a_huge_file_of_anchors_is_refused(engine, tmp_path, monkeypatch):
+    """Rather than read whole; and so is a line that is far too long."""
+    monkeypatch.setattr(anchors, "_THIN_BYTES", 10_000)
+    file = tmp_path / "audit.anchors"
+    file.write_bytes(b"1" * 20_001)
+    with pytest.raises(StorageError, match=r"^audit\.anchors is larger than Nabz makes it: it was altered"):
+        check(engine, anchors=file)
+    file.write_bytes(b"1" * 9000 + b" a b\n")
+    with pytest.raises(StorageError, match=r"^audit\.anchors, line 1: this anchor was altered"):
+        check(engine, anchors=file)
 
 
 def test_an_older_copy_put_back_as_a_whole_is_found(tmp_path):

@@ -14,9 +14,10 @@ from sealed_rows import fill, keep_photo, opened_values, settings_of
 
 from inference.errors import StorageError
 from inference.service import backup as backup_module
-from inference.service.audit import anchor, verify
+from inference.service.anchors import anchor
+from inference.service.audit import read_head, verify
 from inference.service.backup import MANIFEST, backup, restore
-from inference.service.database import make_engine
+from inference.service.database import make_engine, read
 from inference.service.photo_store import PhotoStore
 from inference.service.vault import Vault
 
@@ -30,9 +31,14 @@ def service_in(folder: Path, url: str, count: int = 5):
     vault = Vault.open(settings.keys, create=True)
     engine = make_engine(url)
     fill(engine, vault, [f"r{place}" for place in range(count)])
-    with engine.begin() as connection:
-        anchor(connection, vault.mac_key("audit"), settings.data_dir / "audit.anchors")
+    anchor_end(settings, engine, vault)
     return settings, engine, vault
+
+
+def anchor_end(settings, engine, vault) -> None:
+    """Note the end of the audit trail, as the service does once a minute."""
+    key = vault.mac_key("audit")
+    anchor(read(engine, lambda connection: read_head(connection, key)), key, settings.data_dir / "audit.anchors")
 
 
 def verified(settings, engine, vault) -> int:
@@ -99,7 +105,10 @@ def test_a_backup_while_the_service_writes_is_whole(tmp_path, monkeypatch):
 
     monkeypatch.setattr(backup_module, "_Patience", Writing)
     monkeypatch.setattr(backup_module, "_PAGES_AT_ONCE", 5)
-    backup(settings, tmp_path / "copy")
+    monkeypatch.setattr(backup_module, "_SMALL_BYTES", 0)
+    said: list[str] = []
+    backup(settings, tmp_path / "copy", said.append)
+    assert said[1] == "the service never pauses: its writes wait while the database is copied at once"
     target, other, keys = restored(settings, tmp_path / "new", tmp_path / "copy", f"sqlite:///{tmp_path / 'new' / 'nabz.db'}")
     assert len(wrote) == backup_module._MOST_RESTARTS + 1
     assert rows(other, "SELECT count(*) FROM referrals") == [(50 + len(wrote),)]
@@ -113,11 +122,10 @@ def test_what_is_anchored_is_in_the_backup(tmp_path, monkeypatch):
     settings, engine, vault = service_in(tmp_path, migrated(f"sqlite:///{tmp_path / 'nabz.db'}"))
     original = backup_module._copy_sqlite
 
-    def copy_and_go_on(source: Path, target: Path) -> None:
-        original(source, target)
+    def copy_and_go_on(*given) -> None:
+        original(*given)
         fill(engine, vault, ["later"])
-        with engine.begin() as connection:
-            anchor(connection, vault.mac_key("audit"), settings.data_dir / "audit.anchors")
+        anchor_end(settings, engine, vault)
 
     monkeypatch.setattr(backup_module, "_copy_sqlite", copy_and_go_on)
     backup(settings, tmp_path / "copy")
@@ -131,10 +139,10 @@ def test_a_photo_that_is_erased_meanwhile_does_not_end_the_backup(tmp_path, monk
     """It is gone from the folder between the listing and the copy."""
     settings, engine, vault = service_in(tmp_path, migrated(f"sqlite:///{tmp_path / 'nabz.db'}"))
     photos = [keep_photo(settings, vault, red) for red in (10, 100, 200)]
-    original, store = backup_module._copy_if_there, PhotoStore(settings.photos, vault)
+    original = backup_module._copy_if_there
 
     def late(source: str, target: str) -> None:
-        store.delete(photos[1])
+        (settings.photos / photos[1][:2] / f"{photos[1][2:]}.sealed").unlink(missing_ok=True)
         original(source, target)
 
     monkeypatch.setattr(backup_module, "_copy_if_there", late)
@@ -190,8 +198,47 @@ def test_nothing_is_overwritten(copy, tmp_path):
     settings = settings_of(tmp_path, f"sqlite:///{tmp_path / 'nabz.db'}")
     with pytest.raises(StorageError, match="is not empty: name a new folder for this backup"):
         backup(settings, copy)
-    with pytest.raises(StorageError, match="is there already: move it away first, nothing is overwritten"):
+    with pytest.raises(StorageError, match="is there already: move it away first, with all of that database; nothing is overwritten"):
         restore(settings, copy)
+
+
+def test_a_small_database_is_copied_at_once(tmp_path, monkeypatch):
+    """No write in between can make it begin anew."""
+    settings, engine, _ = service_in(tmp_path, migrated(f"sqlite:///{tmp_path / 'nabz.db'}"))
+    monkeypatch.setattr(backup_module, "_Patience", lambda: pytest.fail("it was copied in bites"))
+    backup(settings, tmp_path / "copy")
+    engine.dispose()
+
+
+@pytest.mark.parametrize("name", ["nabz.db-journal", "nabz.db-wal", "nabz.db-shm", "nabz.part"])
+def test_what_another_database_left_is_not_mixed_with_the_restored_one(copy, tmp_path, name):
+    """SQLite would roll a journal that lies there back into it; a part may be another restore's."""
+    target = settings_of(tmp_path / "new", f"sqlite:///{tmp_path / 'new' / 'nabz.db'}")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / name).write_bytes(b"left")
+    with pytest.raises(StorageError, match=rf"new/{name} is there"):
+        restore(target, copy)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [name]
+
+
+def test_what_was_copied_is_on_the_disk_before_it_is_said(tmp_path, monkeypatch):
+    """Every file and folder of a backup, and the restored database's name in its folder."""
+    settings, engine, vault = service_in(tmp_path, migrated(f"sqlite:///{tmp_path / 'nabz.db'}"))
+    keep_photo(settings, vault, 10)
+    synced, original = set(), os.fsync
+
+    def fsync(handle: int) -> None:
+        synced.add(Path(f"/proc/self/fd/{handle}").resolve())
+        original(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    backup(settings, tmp_path / "copy")
+    assert {tmp_path, tmp_path / "copy", *(tmp_path / "copy").rglob("*")} <= synced
+    synced.clear()
+    restore(settings_of(tmp_path / "new", f"sqlite:///{tmp_path / 'new' / 'nabz.db'}"), tmp_path / "copy")
+    photos = tmp_path / "new" / "data" / "photos"
+    assert {tmp_path / "new", tmp_path / "new" / "data", photos, *photos.rglob("*")} <= synced
+    engine.dispose()
 
 
 def test_a_restore_that_was_broken_off_can_be_begun_again(copy, tmp_path, monkeypatch):

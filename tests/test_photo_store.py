@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -10,6 +11,7 @@ import re
 import stat
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import pytest
 from PIL import Image
 
 from inference.errors import NotFoundError, PhotoError, StorageError
-from inference.service import durable
+from inference.service import durable, photo_store
 from inference.service.photo_store import LONGEST_SIDE, CleanPhoto, PhotoStore, Resealed, clean_photo
 from inference.service.vault import Vault
 
@@ -180,20 +182,8 @@ def test_content_that_is_not_what_its_name_says_is_told(store, tmp_path, vault):
 )
 def test_a_name_that_is_no_hash_is_not_found(store, name):
     """No name leads out of the folder."""
-    for ask in (store.get, store.delete):
-        with pytest.raises(NotFoundError, match=r"^there is no such photo$"):
-            ask(name)
-
-
-def test_a_deleted_photo_is_gone(store, tmp_path):
-    """Deleting again is harmless, and says that there was nothing."""
-    one = photo()
-    store.put(one)
-    assert store.delete(one.sha256)
-    assert not store.delete(one.sha256)
-    assert sealed_files(tmp_path / "photos") == []
-    with pytest.raises(NotFoundError):
-        store.get(one.sha256)
+    with pytest.raises(NotFoundError, match=r"^there is no such photo$"):
+        store.get(name)
 
 
 def test_resealing_lets_the_old_key_go(store, tmp_path, vault):
@@ -222,16 +212,52 @@ def test_resealing_names_what_it_cannot_read_and_goes_on(store, tmp_path, vault)
     assert store.get(second) == photo(250).content
 
 
-def test_only_old_photos_that_nothing_names_are_unreferenced(store, tmp_path):
-    """A photo is stored before its referral, and one that was sent again is young again."""
+def test_only_old_photos_that_nothing_names_are_deleted(store, tmp_path, monkeypatch):
+    """A photo is stored before its referral, and one that was sent again is young again; however few are asked about at a time."""
+    monkeypatch.setattr(photo_store, "_AT_ONCE", 1)
     kept, young, orphan, again = (store.put(photo(red)) for red in (10, 90, 170, 250))
     for name in (kept, orphan, again):
         aged(tmp_path / "photos", name, 2 * HOUR)
     store.put(photo(250))
-    assert store.unreferenced([kept]) == [orphan]
-    assert store.delete_unreferenced([kept]) == 1
+    asked: list[str] = []
+
+    def referenced(names):
+        asked.extend(names)
+        return [kept]
+
+    assert store.delete_unreferenced(referenced) == 1
+    assert sorted(asked) == sorted([kept, orphan])
     assert len(sealed_files(tmp_path / "photos")) == 3
-    assert sorted(store.unreferenced([], now=young_until(tmp_path))) == sorted([kept, young, again])
+    with pytest.raises(NotFoundError):
+        store.get(orphan)
+    assert store.delete_unreferenced(lambda _: [], now=young_until(tmp_path), among=[young, orphan]) == 1
+    assert store.get(kept) and store.get(again)
+
+
+def test_a_photo_that_is_sent_again_before_the_deletion_stays(store, tmp_path, monkeypatch):
+    """Its age is looked at once more while nobody can store one, and the referrals are asked then."""
+    one = photo()
+    store.put(one)
+    aged(tmp_path / "photos", one.sha256, 2 * HOUR)
+    original = photo_store.locked
+
+    @contextmanager
+    def late(folder: Path):
+        monkeypatch.setattr(photo_store, "locked", original)
+        store.put(one)
+        with original(folder):
+            yield
+
+    def referenced(_):
+        handle = os.open(tmp_path / "photos", os.O_RDONLY)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(handle)
+        return []
+
+    monkeypatch.setattr(photo_store, "locked", late)
+    assert store.delete_unreferenced(referenced) == 0
+    assert store.get(one.sha256) == one.content
 
 
 def young_until(tmp_path: Path) -> float:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+import logging
+import os
+import threading
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from queue_database import ASMA, CLINIC, KEY, NOW, POLICY, add, do, referral, rows, started
 
-from inference.errors import ConflictError, NotAllowedError, NotFoundError
+from inference.errors import ConflictError, NotAllowedError, NotFoundError, StorageError
 from inference.service import retention, store
 from inference.service.audit import verify
 from inference.service.callers import Who
 from inference.service.database import Database
-from inference.service.photo_store import PhotoStore, clean_photo
+from inference.service.photo_store import CleanPhoto, PhotoStore, clean_photo
 from inference.service.tables import fhir_identifiers, fhir_resources
 from inference.service.vault import Vault
 
@@ -38,10 +41,22 @@ def photos(tmp_path: Path) -> PhotoStore:
 
 
 def keep(photos: PhotoStore, tmp_path: Path, red: int) -> str:
-    """Store a photo of one colour; its name."""
+    """Store a photo of one colour, two hours ago; its name."""
+    sha256 = photos.put(coloured(tmp_path, red))
+    stored_at(tmp_path, sha256, NOW - timedelta(hours=2))
+    return sha256
+
+
+def coloured(tmp_path: Path, red: int) -> CleanPhoto:
+    """A photo of one colour."""
     file = tmp_path / f"{red}.png"
     Image.new("RGB", (16, 16), (red, 0, 0)).save(file)
-    return photos.put(clean_photo(file.read_bytes(), "a.png"))
+    return clean_photo(file.read_bytes(), "a.png")
+
+
+def stored_at(tmp_path: Path, sha256: str, moment: datetime) -> None:
+    """Make a photo look as if it were stored then."""
+    os.utime(tmp_path / "photos" / sha256[:2] / f"{sha256[2:]}.sealed", (moment.timestamp(), moment.timestamp()))
 
 
 def finish(database: Database, id_: str, now=NOW) -> None:
@@ -109,6 +124,68 @@ def test_an_open_referral_cannot_be_erased(database, photos):
         with pytest.raises(ConflictError, match="the referral is still open: it can be erased once it is completed"):
             erase(database, photos, id_)
     assert rows(database.engine, "SELECT count(*) FROM referrals WHERE summary IS NOT NULL") == [(2,)]
+
+
+def test_a_photo_that_another_referral_is_about_to_have_is_kept(database, photos, tmp_path):
+    """It was sent again and is not yet committed; once it is, it stays, and once it is not, the sweep deletes it."""
+    engine, shared, lost = database.engine, keep(photos, tmp_path, 10), keep(photos, tmp_path, 200)
+    add(engine, [referral("a", photos=(shared, lost))])
+    finish(database, "a")
+    for sha256, red in ((shared, 10), (lost, 200)):
+        photos.put(coloured(tmp_path, red))
+        stored_at(tmp_path, sha256, NOW)
+    erase(database, photos, "a")
+    add(engine, [referral("b", photos=(shared,))])
+    assert photos.get(shared) and photos.get(lost)
+    later = NOW + timedelta(hours=2)
+    assert asyncio.run(retention.sweep_photos(database, photos, later)) == 1
+    assert photos.get(shared)
+    with pytest.raises(NotFoundError):
+        photos.get(lost)
+
+
+def test_a_photo_that_cannot_be_deleted_does_not_undo_what_was_erased(database, photos, tmp_path, monkeypatch, caplog):
+    """The caller hears that it is erased, because it is; the sweep deletes the file later. No request waits for the disk."""
+    own = keep(photos, tmp_path, 10)
+    add(database.engine, [referral("a", photos=(own,))])
+    finish(database, "a")
+    threads: list[threading.Thread] = []
+
+    def broken(*_):
+        threads.append(threading.current_thread())
+        raise StorageError("the photos cannot be looked through (Input/output error)")
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "nabz.retention"):
+        patch.setattr(PhotoStore, "delete_unreferenced", broken)
+        erase(database, photos, "a")
+    assert threads[0] is not threading.main_thread()
+    assert caplog.messages == [
+        "photos that no referral has are left for the next sweep: the photos cannot be looked through (Input/output error)"
+    ]
+    assert rows(database.engine, "SELECT count(*) FROM referrals WHERE erased_us IS NOT NULL") == [(1,)]
+    assert asyncio.run(retention.sweep_photos(database, photos, NOW)) == 1
+
+
+def test_retention_goes_on_past_one_that_cannot_be_erased(database, photos, monkeypatch, caplog):
+    """It is counted, and the next run tries it again."""
+    monkeypatch.setattr(retention, "_AT_ONCE", 2)
+    ids = [f"old{place}" for place in range(5)]
+    add(database.engine, [referral(id_) for id_ in ids])
+    for id_ in ids:
+        finish(database, id_, NOW - 31 * DAY)
+    original = retention._erase
+
+    def erase_but_two(unit, who, id_, now):
+        if id_ in ("old0", "old1"):
+            raise ValueError(id_)
+        return original(unit, who, id_, now)
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "nabz.retention"):
+        patch.setattr(retention, "_erase", erase_but_two)
+        assert asyncio.run(retention.run_retention(database, photos, ADMIN, 30, NOW)) == 3
+    assert caplog.messages[-1] == "2 completed referrals could not be erased by policy; they are tried again in an hour"
+    assert rows(database.engine, "SELECT id FROM referrals WHERE erased_us IS NULL ORDER BY id") == [("old0",), ("old1",)]
+    assert asyncio.run(retention.run_retention(database, photos, ADMIN, 30, NOW)) == 2
 
 
 def test_who_may_erase(database, photos):

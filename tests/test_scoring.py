@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from inference import models
 from inference.bundle import SIGNATURE_FILE, SIGNED_FILES, signed_message
 from inference.case import CaseReading, read_case
-from inference.errors import OverloadedError
+from inference.errors import BundleError, OverloadedError
 from inference.models import Models, load_models
 from inference.policy import load_policy
 from inference.service import lane, live_models, scoring
@@ -297,7 +298,7 @@ def test_any_number_of_long_complaints_is_accepted_at_once(scorer, live, monkeyp
     monkeypatch.setattr(scoring, "_LONG_QUEUE", 2)
     monkeypatch.setattr(scoring, "_LONG_AT_ONCE", 2)
     cases = [case(str(n), complaint="fever " * (100 if n % 3 else 1)) for n in range(12)]
-    one = scorer()
+    one = scorer(queue_limit=2)  # shorter than the rest: once some are scored, the others are taken
     assert run(one, one.assess_many(cases, NOW)) == [Triage(live).assess(it, NOW) for it in cases]
 
 
@@ -677,30 +678,58 @@ def test_watching_outlives_a_lane_that_is_full(folder, caplog):
     assert "the models' folder was not looked at: OverloadedError" in caplog.text
 
 
-def test_a_load_that_failed_is_tried_again_though_no_file_changes(folder, monkeypatch):
-    """Until then the rules rank, and the health says why."""
-    monkeypatch.setattr(scoring, "_LOAD_AGAIN_SECONDS", 0.02)
-    real, is_broken = scoring.load_live, [True]
+@pytest.mark.parametrize("is_whole", [True, False], ids=["the whole load", "one bundle"])
+def test_a_load_that_failed_is_tried_again_though_no_file_changes(folder, monkeypatch, is_whole):
+    """A disk may be away for a while. Until then the rules rank, and the health says why."""
+    monkeypatch.setattr(scoring, "_LOAD_AGAIN_SECONDS", 0.05)
+    place, name = (scoring, "load_live") if is_whole else (models, "load_bundle")
+    real, tries = getattr(place, name), []
 
     def load(*args, **options):
-        if is_broken[0]:
-            raise MemoryError
+        tries.append(args)
+        if len(tries) < 3:
+            raise MemoryError if is_whole else BundleError("the disk is away")
         return real(*args, **options)
 
-    monkeypatch.setattr(scoring, "load_live", load)
+    monkeypatch.setattr(place, name, load)
+    renewed: list[str] = []
+    monkeypatch.setattr(Lane, "renew", lambda lane: renewed.append(lane.name))
     one = Scorer(folder, load_policy(), watch_seconds=0.01)
 
     async def work():
         before = await one.assess(case(), NOW)
         health = one.health()
-        is_broken[0] = False
         await until(lambda: bool(one.health().bundles))
+        await asyncio.sleep(0.1)  # no file changes, and all is well: nothing is loaded
         return before, health, await one.assess(case(), NOW)
 
     before, health, after = run(one, work())
     assert (before.scored_by, health.ready, health.degraded) == ("rules alone", True, True)
-    assert health.problems == ("the models could not be loaded, which is tried again: see the log, and restore the bundles",)
-    assert after.scored_by == "models and rules"
+    said = "the models could not be loaded, which is tried again: see the log, and restore the bundles"
+    assert health.problems[0] == (said if is_whole else "the disk is away")
+    assert (after.scored_by, len(tries)) == ("models and rules", 3)
+    assert renewed.count("models") == 1  # a load in vain changes nothing
+
+
+def test_a_load_that_failed_is_not_tried_at_every_look(folder, monkeypatch):
+    """It takes seconds: the next one comes after a pause, or when a file changes; a change is seen at once."""
+    card = folder / "acuity" / "1.0.0" / "card.md"
+    content = card.read_bytes()
+    card.write_bytes(content + b"!")
+    real, tries, looks = scoring.load_live, [], []
+    monkeypatch.setattr(scoring, "load_live", lambda *args, **options: tries.append(args) or real(*args, **options))
+    monkeypatch.setattr(scoring, "fingerprint", lambda place: looks.append(place) or fingerprint(place))
+    one = Scorer(folder, load_policy(), watch_seconds=0.01)
+
+    async def work():
+        await until(lambda: len(looks) > 5)
+        while_broken = len(tries)
+        card.write_bytes(content)
+        await until(lambda: bool(one.health().bundles))
+        return while_broken
+
+    assert run(one, work()) == 1
+    assert len(tries) == 2
 
 
 def test_the_fingerprint_sees_what_matters(folder):

@@ -14,9 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Generic, TypeVar, cast
 
-from sqlalchemy import Connection, CursorResult, Engine, Executable, Table, create_engine, event, insert
+from sqlalchemy import Connection, CursorResult, Engine, Executable, Table, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
@@ -160,16 +161,23 @@ def _flush(connection: Connection, units: Sequence[Unit], audit_key: bytes, late
 
     The audit's head is locked before, so events are numbered as they commit.
     """
-    by_table: dict[Table, list[dict[str, Any]]] = {}
+    alike: dict[tuple[Table, tuple[str, ...]], list[tuple[Any, ...]]] = {}
     for unit in units:
         for table, row in unit.rows:
-            by_table.setdefault(table, []).append(row)
+            alike.setdefault((table, tuple(row)), []).append(tuple(row.values()))
     audits = [*late, *(entry for unit in units for entry in unit.audits)]
-    head = lock_head(connection, audit_key) if audits or events in by_table else None
-    for table, rows in by_table.items():
-        connection.execute(insert(table), rows)
+    head = lock_head(connection, audit_key) if audits or any(table is events for table, _ in alike) else None
+    for (table, names), rows in alike.items():
+        connection.exec_driver_sql(insert_sql(connection.dialect.name, table.name, names), rows)
     if head:
         append(connection, audits, audit_key, head)
+
+
+@lru_cache(maxsize=64)
+def insert_sql(dialect: str, table: str, names: tuple[str, ...]) -> str:
+    """An insert for the driver itself: SQLAlchemy's own work on each row would cost as much as storing it."""
+    marks = ", ".join("?" if dialect == "sqlite" else "%s" for _ in names)
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})"  # noqa: S608 (the names stand in tables.py)
 
 
 class Database:

@@ -63,7 +63,8 @@ class Watched:
 class Live:
     """What scores: `triage` has every live model, `without_photos` all but the lesion model, `bare` none.
 
-    `fingerprint` tells one state of the models' folder from another; None while nothing was loaded from it.
+    `fingerprint` tells one state of the models' folder from another; None where that was not seen. `is_whole`: every model that
+    serving.toml names was loaded.
     """
 
     triage: Triage
@@ -72,6 +73,7 @@ class Live:
     watched: dict[str, Watched]
     problems: tuple[str, ...]
     fingerprint: bytes | None
+    is_whole: bool
 
     @property
     def failing(self) -> list[str]:
@@ -82,7 +84,7 @@ class Live:
 def no_models(policy: Policy) -> Live:
     """Rules alone, until models are loaded."""
     bare = Triage(NO_MODELS, policy)
-    return Live(bare, bare, bare, {}, (), None)
+    return Live(bare, bare, bare, {}, (), None, is_whole=False)
 
 
 def load_live(folder: Path | None, policy: Policy, old: Live, *, photo_threads: int, observe: Observe | None) -> Live:
@@ -110,6 +112,7 @@ def load_live(folder: Path | None, policy: Policy, old: Live, *, photo_threads: 
         watched=live,
         problems=tuple(problems),
         fingerprint=seen,
+        is_whole=all(getattr(loaded, task) is not None for task in named or {}),
     )
 
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import io
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -40,7 +41,7 @@ _PHOTO_SHARE, _REST_SHARE = 0.6, 0.4  # of the time limit: with its photos, then
 _PHOTO_SECONDS = 0.15  # for each photo besides the first two
 _RULES_SECONDS = 0.3
 _LOADING_SECONDS, _LOADING_QUEUE = 60.0, 8
-_LOAD_AGAIN_SECONDS = 30.0  # after a load that failed as a whole: it takes seconds, and may fail again
+_LOAD_AGAIN_SECONDS = 60.0  # after a load that failed: it takes seconds, and may fail again
 _ASK_AGAIN_SECONDS = 5
 _log = logging.getLogger("nabz.service")
 
@@ -89,6 +90,7 @@ class Scorer:
         self._live = no_models(policy)
         self._loaded = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
+        self._load_at = 0.0  # on the loop's clock: when to load, though no file has changed
         probe, rest = _probe_case(), _REST_SHARE * timeout_seconds
 
         def limits(batch: int, queue: int, running: float, waiting: float) -> Limits:
@@ -164,9 +166,14 @@ class Scorer:
     async def reload(self) -> tuple[str, ...]:
         """Use what serving.toml names now; gives the problems, if any. What cannot be used leaves the old model live."""
         loaded = await self._loading.put(self._load)
+        is_whole = isinstance(loaded, Live) and loaded.is_whole
+        self._load_at = math.inf if is_whole else asyncio.get_running_loop().time() + _LOAD_AGAIN_SECONDS
         if not isinstance(loaded, Live):
             problems = ("the models could not be loaded, which is tried again: see the log, and restore the bundles",)
             self._live = replace(self._live, problems=problems, fingerprint=None)
+        elif not is_whole and loaded.triage.models.bundles == self._live.triage.models.bundles:
+            # Tried in vain. The models stay, so that workers that hang in one of them are not forgotten again and again.
+            self._live = replace(self._live, problems=loaded.problems, fingerprint=loaded.fingerprint)
         else:
             self._live = loaded
             for lane in self._lanes:
@@ -186,12 +193,13 @@ class Scorer:
         return Health(self.ready, bool(problems), tuple(problems), dict(self._live.triage.models.bundles))
 
     async def watch(self, seconds: float) -> None:
-        """Reload whenever serving.toml or a file that it names has changed, or loading failed. Runs until it is cancelled."""
+        """Reload whenever serving.toml or a file that it names has changed, and after a load that failed. Runs until it is cancelled."""
         while True:
-            await asyncio.sleep(seconds if self._live.fingerprint is not None else max(seconds, _LOAD_AGAIN_SECONDS))
+            await asyncio.sleep(seconds)
             try:
                 seen = await self._loading.put(lambda: fingerprint(self._folder))
-                if isinstance(seen, bytes) and seen != self._live.fingerprint:
+                is_due = asyncio.get_running_loop().time() >= self._load_at
+                if isinstance(seen, bytes) and (is_due or self._live.fingerprint not in (None, seen)):
                     problems = await self.reload()
                     _log.warning("the models were loaded again: %s", "; ".join(problems) or "all models are live")
             except Exception as error:  # noqa: BLE001 (whatever it is, later changes must still be seen)

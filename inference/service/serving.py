@@ -40,10 +40,9 @@ _log = logging.getLogger("nabz.service")
 class Server(uvicorn.Server):
     """uvicorn's server, which first tells the guards and the event streams that the end is near."""
 
-    def __init__(self, config: uvicorn.Config, guard: Guard, application: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, guard: Guard, parts: Parts) -> None:
         super().__init__(config)
-        self.application = application
-        self._guard, self._parts = guard, application.state.parts
+        self._guard, self._parts = guard, parts
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 (uvicorn's signature)
         """SIGTERM or SIGINT: new requests are sent away, those in progress end, then the server does; a second SIGINT ends it now.
@@ -90,12 +89,12 @@ def run_server(settings: Settings, announce: Callable[[str], None], *, demo: boo
         ws="none",
         http=_Protocol,
     )
-    server = Server(config, guard, application)
+    server = Server(config, guard, parts)
     listening = _listen(settings)
     port = listening.getsockname()[1]
     announce(f"serving at http://{settings.host}:{port} (API description: /openapi.json)")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(server, listening, parts, demo=demo))
+        runner.run(_serve(server, listening, application, demo=demo))
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -111,7 +110,8 @@ def _listen(settings: Settings) -> socket.socket:
     return listening
 
 
-async def _serve(server: Server, listening: socket.socket, parts: Parts, *, demo: bool) -> None:
+async def _serve(server: Server, listening: socket.socket, application: FastAPI, *, demo: bool) -> None:
+    parts: Parts = application.state.parts
     # The loop takes one new connection a turn from each socket: under load a single one would keep callers waiting for seconds.
     listening.listen(_BACKLOG)
     listening.setblocking(False)
@@ -121,7 +121,7 @@ async def _serve(server: Server, listening: socket.socket, parts: Parts, *, demo
         await asyncio.sleep(_LOOK_SECONDS)
     if not serving.done():
         await asyncio.to_thread(load_library)  # FHIR's classes take a while: not the first caller's
-        await asyncio.to_thread(server.application.openapi)  # nor the description's, which the first refused field asks for
+        await asyncio.to_thread(application.openapi)  # nor the description's, which the first refused field asks for
         gc.collect()
         gc.freeze()  # what is loaded by now stays: walking it again and again costs a tenth of the time
         if demo:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, literal_column, select, text, update
+from sqlalchemy import Row, bindparam, func, literal_column, select, update
 
 from inference.errors import ConflictError, NotFoundError, UnprocessableError
 from inference.policy import Policy
@@ -19,7 +19,7 @@ from inference.queue import Waiting, cap_at, due_at, order_key
 from inference.service.access import NO_SUCH_REFERRAL
 from inference.service.audit import AuditEntry
 from inference.service.callers import Who
-from inference.service.database import Unit
+from inference.service.database import Unit, insert_sql
 from inference.service.tables import ORDER_COLUMNS, assessments, events, from_us, idempotency, photo_links, referrals, to_us
 
 WAITING, CLAIMED, COMPLETED = "waiting", "claimed", "completed"
@@ -31,9 +31,6 @@ _POLICY_ROWS_AT_ONCE = 1000
 
 # Built once: building a statement costs more than running it.
 _FIND_ANSWER = select(idempotency).where(idempotency.c.key == bindparam("wanted"))
-_REMEMBER_ANSWER = text(
-    "INSERT INTO idempotency (key, body, referral_ids, at_us) VALUES (:key, :body, :referral_ids, :at_us) ON CONFLICT (key) DO NOTHING"
-)
 
 Referral = Row[Any]
 
@@ -349,8 +346,9 @@ def find_answer(unit: Unit, key: str, body: str) -> list[str] | None:
 
 def remember_answer(unit: Unit, key: str, body: str, referral_ids: Iterable[str], now: datetime) -> bool:
     """Remember what a key is answered with, at once, so that the next one in the same transaction sees it. False for a key that is known."""
-    values = {"key": key, "body": body, "referral_ids": json.dumps(list(referral_ids)), "at_us": to_us(now)}
-    return unit.connection.execute(_REMEMBER_ANSWER, values).rowcount == 1
+    sql = insert_sql(unit.connection.dialect.name, idempotency.name, ("key", "body", "referral_ids", "at_us"))
+    values = (key, body, json.dumps(list(referral_ids)), to_us(now))
+    return unit.connection.exec_driver_sql(f"{sql} ON CONFLICT (key) DO NOTHING", values).rowcount == 1
 
 
 def _held(unit: Unit, id_: str, who: Who, now: datetime) -> Referral:
