@@ -311,13 +311,14 @@ def test_another_writer_that_holds_the_file_is_waited_for(tmp_path):
     url = migrated(f"sqlite:///{tmp_path / 'nabz.db'}")
     other = make_engine(url)
     with running(url) as database:
+        asyncio.run(database.run(fact("0")))
         with other.begin() as connection:
             connection.execute(facts.insert().values(name="other", value="v"))
             timer = threading.Timer(0.3, connection.commit)
             timer.start()
             assert asyncio.run(database.run(fact("a"))) == "a"
             timer.join()
-        assert names(database.engine) == ["a", "other"]
+        assert names(database.engine) == ["0", "a", "other"]
     other.dispose()
 
 
