@@ -45,13 +45,15 @@ def _nabz(models: Path, bodies: list[bytes]) -> list[Measured]:
         with serving(command, port, "/health/ready", environment) as pid:
             headers = {"Authorization": f"Bearer {_token(port)}", "Content-Type": "application/json"}
             assess = measure(pid, port, "/v1/assess", headers, bodies, name="POST /v1/assess")
-            stored = measure(pid, port, "/v1/referrals", headers, bodies, name="POST /v1/referrals, durable", unique_header="Idempotency-Key")
+            stored = measure(
+                pid, port, "/v1/referrals", headers, bodies, name="POST /v1/referrals, durable", unique_header="Idempotency-Key"
+            )
         return [assess, stored]
 
 
 def _token(port: int) -> str:
     body = json.dumps({"role": "clinic", "clinic": "bench"}).encode()
-    request = urllib.request.Request(f"http://{HOST}:{port}/dev/token", body, {"Content-Type": "application/json"})  # noqa: S310 (a fixed loopback address)
+    request = urllib.request.Request(f"http://{HOST}:{port}/dev/token", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request) as answer:  # noqa: S310
         return str(json.load(answer)["access_token"])
 
@@ -66,8 +68,8 @@ async def _stored_a_second(largest_group: int) -> float:
     from inference.policy import load_policy
     from inference.service import database, store
     from inference.service.callers import Who
-    from inference.service.migration import migrate
     from inference.service.intake import new_id
+    from inference.service.migration import migrate
 
     who, policy = Who("bench", "clinic", "bench"), load_policy()
     with tempfile.TemporaryDirectory() as folder:

@@ -42,9 +42,7 @@ _CONDITIONS: Mapping[str, Any] = {
 _COMPLETED_ORDER = (referrals.c.completed_us, referrals.c.id)
 _ORDER = tuple(referrals.c[name] for name in ORDER_COLUMNS)
 # All that a row of the list shows or is placed by; not the identity, which only the referral itself shows.
-_SHOWN = tuple(
-    column for column in referrals.c if column.name not in ("patient", "case_token", "claimed_us", "erased_us")
-)
+_SHOWN = tuple(column for column in referrals.c if column.name not in ("patient", "case_token", "claimed_us", "erased_us"))
 
 
 @dataclass(frozen=True, slots=True)

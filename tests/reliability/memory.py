@@ -34,7 +34,10 @@ def run(size: int, ground: Ground) -> Outcome:
         peak = service.peak_megabytes()
         outcome.require(peak <= BOUND_MEGABYTES, f"it held {peak:.0f} MB, expected at most {BOUND_MEGABYTES:.0f}")
         # A few hundred cases still meet what is loaded late; whether it is flat shows in thousands.
-        outcome.require(not ground.is_timed or last <= FLAT * middle, f"not flat: at most {middle:.0f} MB in the middle third, {last:.0f} MB in the last")
+        outcome.require(
+            not ground.is_timed or last <= FLAT * middle,
+            f"not flat: at most {middle:.0f} MB in the middle third, {last:.0f} MB in the last",
+        )
         outcome.done |= {
             "cases": size,
             "MB at first": round(samples[0]),
