@@ -26,7 +26,7 @@ from inference.service.intake import Again, Intake, Submission
 from inference.service.pages import Page, read_page
 from inference.service.photo_store import PhotoStore
 from inference.service.scoring import Scorer
-from inference.service.tables import from_us
+from inference.service.tables import from_us, to_us
 from inference.service.telemetry import Telemetry
 from inference.service.vault import Vault
 
@@ -285,10 +285,11 @@ def own_clinic(who: Who) -> str | None:
 
 
 def describe(row: Mapping[Any, Any], policy: Policy, now: datetime) -> dict[str, Any]:
-    """A referral's row as callers see it: nothing in it is the patient's."""
+    """A referral's row as callers see it, for orjson to write out: nothing in it is the patient's."""
+    now_us = to_us(now)
     level = policy.levels[row["level"]]
     lease = row.get("lease_us")
-    is_held = row["state"] == store.CLAIMED and lease is not None and from_us(lease) >= now
+    is_held = row["state"] == store.CLAIMED and lease is not None and lease >= now_us
     return {
         "id": row["id"],
         "state": store.WAITING if row["state"] == store.CLAIMED and not is_held else row["state"],
@@ -303,14 +304,14 @@ def describe(row: Mapping[Any, Any], policy: Policy, now: datetime) -> dict[str,
         "specialty": row["specialty"],
         "scored_by": row["scored_by"],
         "needs_review": bool(row["needs_review"]),
-        "received_at": _text(row["received_us"]),
-        "stored_at": _text(row["stored_us"]),
-        "due_at": _text(row["due_us"]),
-        "cap_at": _text(row["cap_us"]),
-        "past_cap": bool(row["is_open"]) and from_us(row["cap_us"]) < now,
+        "received_at": from_us(row["received_us"]),
+        "stored_at": from_us(row["stored_us"]),
+        "due_at": from_us(row["due_us"]),
+        "cap_at": from_us(row["cap_us"]),
+        "past_cap": bool(row["is_open"]) and row["cap_us"] < now_us,
         "holder": row.get("holder") if is_held else None,
-        "lease_until": _text(lease) if is_held and lease is not None else None,
-        "completed_at": _text(row["completed_us"]) if row.get("completed_us") else None,
+        "lease_until": from_us(lease) if is_held and lease is not None else None,
+        "completed_at": from_us(row["completed_us"]) if row.get("completed_us") else None,
         "version": row["version"],
         "revision": row["revision"],
     }

@@ -27,8 +27,6 @@ from sqlalchemy import (
 
 metadata = MetaData()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST_US = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
-_LAST_US = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 _ROW_NUMBER = BigInteger().with_variant(Integer(), "sqlite")
 
 # The order of the queue, as `inference.queue.order_key` has it: ascending in every column, so that a page is one index range.
@@ -231,4 +229,7 @@ def to_us(moment: datetime) -> int:
 
 def from_us(microseconds: int) -> datetime:
     """Microseconds since 1970 as a time in UTC; the nearest one that there is, for a clock that is far wrong."""
-    return _EPOCH + timedelta(microseconds=min(max(microseconds, _FIRST_US), _LAST_US))
+    try:
+        return _EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC) if microseconds > 0 else datetime.min.replace(tzinfo=UTC)
