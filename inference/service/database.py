@@ -29,8 +29,8 @@ _WAIT_FOR_LOCK_SECONDS = 5
 LATE_SECONDS = 0.5  # an audit row of a read waits no longer
 _ATTEMPTS = 3  # of a transaction that PostgreSQL broke off for another's sake
 _BROKEN_OFF = ("40001", "40P01", "23505")  # serialization failure, deadlock, a key that another process stored first
-# A server whose default is not to sync must not make an acknowledgement false.
-_POSTGRES_OPTIONS = f"-c synchronous_commit=on -c statement_timeout=30000 -c lock_timeout={_WAIT_FOR_LOCK_SECONDS * 1000}"
+# A server whose default is not to sync must not make an acknowledgement false. A plan for any page size would sort the whole queue.
+_POSTGRES_OPTIONS = f"-c synchronous_commit=on -c plan_cache_mode=force_custom_plan -c statement_timeout=30000 -c lock_timeout={_WAIT_FOR_LOCK_SECONDS * 1000}"
 _NOTICE_A_DEAD_HOST = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 8000}
 _ONLY_READS = "nabz_only_reads"
 _log = logging.getLogger("nabz.database")

@@ -120,6 +120,8 @@ def _statement(state: str, names: tuple[str, ...], is_moved: bool | None, *, has
     if is_moved is not None and state != COMPLETED:
         moved = referrals.c.level.in_(LEVELS) & (referrals.c.on_time == 0) & (referrals.c.order_us >= bindparam("as_of_us_"))
         query = query.where(moved if is_moved else not_(moved))
+    if is_moved:
+        return query.limit(bindparam("count_"))  # few: put in order afterwards
     ordering = [column.desc() for column in order] if state == COMPLETED else order
     return query.order_by(*ordering).limit(bindparam("count_"))
 
