@@ -40,7 +40,7 @@ from inference.service.fhir_validation import Entry, parse_identifier, read_bund
 from inference.service.problems import describe
 
 PREFIX = "/fhir"
-_ATTEMPTS = 6  # of a transaction that another one got ahead of
+_ATTEMPTS = 3
 _SHOWN: Mapping[str, Callable[[ReferralView], dict[str, Any]]] = {"RiskAssessment": risk_assessment, "Task": task}
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 _REASONS = {200: "OK", 201: "Created"}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import random
+from functools import cache
 from typing import Any
 
 import httpx
 
-from inference.case import read_case
+from inference.case import Case, read_case
 from inference.models import load_models
-from inference.rules import iitt_signs
+from inference.rules import assess_floor, iitt_signs
 from inference.triage import Triage
 from reliability.cases import NOW
 from reliability.live_service import ROOT, live_service
@@ -28,6 +29,13 @@ _VITALS: dict[str, tuple[float, float, float]] = {
     "temperature_celsius": (37, 26, 44),
     "glucose_mg_dl": (95, 10, 1200),
     "capillary_refill_seconds": (1, 0, 15),
+}
+# From an infant's usual value to an adult's.
+_CHILD = {
+    "respiratory_rate_per_minute": (16.0, 43.0),
+    "pulse_per_minute": (73.0, 143.0),
+    "systolic_mmhg": (60.0, 125.0),
+    "diastolic_mmhg": (36.0, 75.0),
 }
 _CONSCIOUSNESS = "ACVPU"
 _COMPLAINTS = (
@@ -69,11 +77,27 @@ def _pair(chance: random.Random, number: int) -> tuple[dict[str, Any], dict[str,
     case["vitals"] |= {"consciousness": chance.choice("AAAACVPU")} if chance.random() < 0.6 else {}
     case["vitals"] |= {"on_oxygen": chance.random() < 0.2} if chance.random() < 0.4 else {}
     worse = copy.deepcopy(case)
-    if case["vitals"] and chance.random() < 0.7:
-        _worsen(chance, worse["vitals"], case.get("age_years"))
+    can_worsen = [name for name, value in case["vitals"].items() if _is_off(name, value, case.get("age_years"))]
+    if can_worsen and chance.random() < 0.7:
+        _worsen(chance, worse["vitals"], chance.choice(can_worsen), case.get("age_years"))
     else:
-        worse["findings"][chance.choice(_RED_SIGNS)] = "present"
+        worse["findings"][chance.choice(_red_signs(case.get("age_years")))] = "present"
     return case, worse
+
+
+@cache
+def _red_signs(age_years: float | None) -> tuple[str, ...]:
+    """The signs that alone are red for a patient of this age: the adult's and the child's tables differ."""
+    case = Case(case_id="a", age_years=age_years)
+    return tuple(code for code in _RED_SIGNS if assess_floor(case, {code: "present"}).level <= 2)
+
+
+def _is_off(name: str, value: Any, age_years: float | None) -> bool:
+    """Whether it is certain in which direction a reading gets worse: not within what is well at some age."""
+    if isinstance(value, bool | str):
+        return True
+    least, most = _well(name, age_years)
+    return not least < value < most
 
 
 def _reading(chance: random.Random, name: str) -> float:
@@ -84,29 +108,24 @@ def _reading(chance: random.Random, name: str) -> float:
     return round(min(high, max(low, chance.gauss(normal, (high - low) * 0.06))), 1)
 
 
-def _worsen(chance: random.Random, vitals: dict[str, Any], age_years: float | None) -> None:
-    name = chance.choice(list(vitals))
+def _worsen(chance: random.Random, vitals: dict[str, Any], name: str, age_years: float | None) -> None:
     if name == "consciousness":
         vitals[name] = chance.choice(_CONSCIOUSNESS[_CONSCIOUSNESS.index(vitals[name]) :])
     elif name == "on_oxygen":
         vitals[name] = True
     else:
         _, low, high = _VITALS[name]
-        old, (least, most) = vitals[name], _well(name, age_years)
-        if least <= old <= most:  # within what is well at some age: either way out
-            vitals[name] = round(chance.choice((chance.uniform(low, least), chance.uniform(most, high))), 1)
-        else:
-            vitals[name] = round(chance.uniform(low, old) if old < least else chance.uniform(old, high), 1)
+        old, (least, _) = vitals[name], _well(name, age_years)
+        vitals[name] = round(
+            chance.uniform(low, old) if old <= least and name != "capillary_refill_seconds" else chance.uniform(old, high), 1
+        )
 
 
 def _well(name: str, age_years: float | None) -> tuple[float, float]:
-    """From where to where a reading is well: danger grows away from it. A child breathes faster, and the heart beats faster."""
+    """From where to where a reading is well at this age, or at some age when it is not known: danger grows away from it."""
     normal = _VITALS[name][0]
-    is_child = age_years is None or age_years < 12
-    if name == "respiratory_rate_per_minute" and is_child:
-        return 16, 35
-    if name == "pulse_per_minute" and is_child:
-        return 80, 130
+    if name in _CHILD and (age_years is None or age_years < 16):
+        return _CHILD[name]
     return normal, normal
 
 
