@@ -15,7 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.assessment import CalibrationBand
 from inference.bundle import Bundle
+from inference.calibration import band_of, calibration_bands
 from inference.case import ABSENT, Case, Consciousness, Sex, Vitals
 from inference.errors import BundleError
 from inference.evidence import FindingMap
@@ -195,6 +197,7 @@ class AcuityModel:
         contract = bundle.contract
         self._bundle = bundle
         self.thresholds: Mapping[str, float] = contract.thresholds
+        self._calibration = calibration_bands(contract)
         try:
             vocabulary = contract.vocabulary
             self.encoder = AcuityEncoder(vocabulary["groups"], vocabulary["chronic"], vocabulary["codes"])
@@ -206,6 +209,10 @@ class AcuityModel:
                 f"{contract.task} {contract.version} was trained on other features than this version encodes; "
                 "use the version that it was trained with, or train it again"
             )
+
+    def calibration_band(self, probability: float) -> CalibrationBand | None:
+        """The held-out visits to which the model gave an emergency probability like this one; see `band_of`."""
+        return band_of(self._calibration, probability)
 
     def features(self, case: Case, findings: FindingMap) -> Row:
         """The model's input for one case, [features]. Findings that the model does not know are left out."""

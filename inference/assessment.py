@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 
@@ -68,6 +68,30 @@ class BundleName(BaseModel):
     sha256: str
 
 
+class CalibrationBand(BaseModel):
+    """On what a probability's calibration rests: the held-out patients to whom `task`'s model gave one in [low, high).
+
+    `events` of these `n` were emergencies. `data` says what they were, and `is_synthetic` whether they were invented.
+    The last band of a model takes in 1.
+    """
+
+    model_config = _FROZEN
+
+    task: str
+    data: str
+    is_synthetic: bool
+    low: float = Field(ge=0, le=1)
+    high: float = Field(ge=0, le=1)
+    n: int = Field(ge=1)
+    events: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> CalibrationBand:
+        if self.low >= self.high or self.events > self.n:
+            raise ValueError("low must lie below high, and events must be at most n")
+        return self
+
+
 class Provenance(BaseModel):
     """All that it takes to compute the assessment again: code, rules, policy, bundles and the input's hash."""
 
@@ -84,6 +108,8 @@ class Assessment(BaseModel):
     """The result for one case. `rank` counts from 1 within the batch; probabilities are in [0, 1].
 
     `level` is at most `floor_level`, the least urgent level that rules allow. `scored_by` says what ranked it.
+    `calibration` is the band of the model that gave `emergency_probability`; None where none scored, where its bundle
+    has no bands, and in assessments from before there were any.
     """
 
     model_config = _FROZEN
@@ -111,3 +137,4 @@ class Assessment(BaseModel):
     reasons: tuple[Reason, ...]
     provenance: Provenance
     notice: str = NOTICE
+    calibration: CalibrationBand | None = None

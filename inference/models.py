@@ -42,13 +42,18 @@ def default_models_folder() -> Path:
     return here if (here / SERVING_FILE).is_file() else Path(__file__).resolve().parent.parent / "models"
 
 
+def live_versions(folder: Path) -> dict[str, str]:
+    """The version of each task that `serving.toml` in `folder` names. Raises OSError or ValueError when it cannot be read."""
+    serving = tomllib.loads((folder / SERVING_FILE).read_text(encoding="utf-8"))
+    return {task: str(serving[task]) for task in TASKS if task in serving}
+
+
 def load_models(folder: Path | None = None, *, photo_threads: int = 2) -> Models:
     """Load what `serving.toml` names. Never raises for a bad bundle: ranking goes on with the others, or by rules."""
     folder = folder or default_models_folder()
     problems: list[str] = []
     try:
-        serving = tomllib.loads((folder / SERVING_FILE).read_text(encoding="utf-8"))
-        versions = {task: str(serving[task]) for task in TASKS if task in serving}
+        versions = live_versions(folder)
     except (OSError, ValueError) as error:
         problems.append(f"{folder / SERVING_FILE} cannot be read ({type(error).__name__}): no model is used")
         versions = {}

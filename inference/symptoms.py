@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.answers import AnswerModel
+from inference.assessment import CalibrationBand
 from inference.bundle import Bundle, Label
+from inference.calibration import band_of, calibration_bands
 from inference.case import ABSENT, PRESENT, Case
 from inference.errors import BundleError
 from inference.evidence import EvidenceEncoder, Slot, demographic_index, prior_shift, season_of
@@ -85,6 +87,7 @@ class SymptomModel:
         contract = bundle.contract
         self._bundle = bundle
         self._labels = contract.labels
+        self._calibration = calibration_bands(contract)
         try:
             vocabulary = contract.vocabulary
             self._evidences = vocabulary["evidences"]
@@ -121,6 +124,10 @@ class SymptomModel:
     def vocabulary(self) -> Mapping[str, Any]:
         """The contract's vocabulary: evidences with their wording, parents, lexicon."""
         return self._bundle.contract.vocabulary
+
+    def calibration_band(self, probability: float) -> CalibrationBand | None:
+        """The held-out patients whose severities 1 and 2 together had a probability like this one; see `band_of`."""
+        return band_of(self._calibration, probability)
 
     @cached_property
     def answers(self) -> AnswerModel:

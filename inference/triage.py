@@ -13,7 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from inference.assessment import Assessment, BundleName
+from inference.acuity import AcuityModel
+from inference.assessment import Assessment, BundleName, CalibrationBand
 from inference.case import Case, CaseReading
 from inference.errors import BundleError
 from inference.findings import Reading
@@ -25,7 +26,7 @@ from inference.prospects import Asked
 from inference.questions import Questions, best_questions
 from inference.queue import Waiting, order_key
 from inference.rules import RuleFloor, assess_floor
-from inference.symptoms import Differential, Read
+from inference.symptoms import Differential, Read, SymptomModel
 from inference.urgency import (
     Raise,
     Urgency,
@@ -195,6 +196,7 @@ class Triage:
         case, floor, differential = part.read.case, part.floor, part.differential
         urgency = decide_level(self._raises(part))
         level = self.policy.levels[urgency.level]
+        emergency_probability, calibration = self._emergency(part)
         return Assessment.model_validate(
             {
                 "case_id": case.case_id,
@@ -203,7 +205,7 @@ class Triage:
                 "level_name": level.name,
                 "wait_cap_minutes": level.cap_minutes,
                 "received_at": (case.received_at or now).isoformat(),
-                "emergency_probability": _emergency_probability(part),
+                "emergency_probability": emergency_probability,
                 "critical_probability": part.acuity[0] if part.acuity else None,
                 "floor_level": floor.level,
                 "scored_by": _scored_by(part),
@@ -225,8 +227,27 @@ class Triage:
                     "bundles": self.models.bundles if bundles is None else bundles,
                     "input_sha256": hashlib.sha256(case.model_dump_json().encode()).hexdigest(),
                 },
+                "calibration": calibration,
             }
         )
+
+    def _emergency(self, part: _Parts) -> tuple[float | None, CalibrationBand | None]:
+        """The larger of the acuity model's and the differential's probability (severities 1 and 2), with that model's band.
+
+        None when neither scored. Of two that are equal the acuity model's counts: it learned from real visits.
+        """
+        acuity, symptoms = self.models.acuity, self.models.symptoms
+        found: list[tuple[float, AcuityModel | SymptomModel]] = []
+        if part.acuity and acuity:
+            found.append((part.acuity[1], acuity))
+        if part.differential and symptoms:
+            mass = part.differential.severity_mass
+            found.append((mass[1] + mass[2], symptoms))
+        if not found:
+            return None, None
+        probability, model = max(found, key=_probability_of)
+        probability = min(probability, 1.0)
+        return probability, model.calibration_band(probability)
 
     def _raises(self, part: _Parts) -> list[Raise]:
         """Everything that holds the level up: rules, the referrer, the models, and what is missing."""
@@ -289,6 +310,10 @@ def _each_or_none(score: Callable[[Sequence[Item]], Sequence[Score]], items: Seq
         return results
 
 
+def _probability_of(found: tuple[float, object]) -> float:
+    return found[0]
+
+
 def _has_vitals(case: Case) -> bool:
     return bool(case.vitals.model_fields_set)
 
@@ -303,16 +328,6 @@ def _is_unread(part: _Parts) -> bool:
     """Whether neither an answer nor a vital is there, and a scored photo does not stand alone: words were lost, or nothing came."""
     case = part.read.case
     return not part.read.findings and not _has_vitals(case) and (bool(case.complaint.strip()) or not part.lesions)
-
-
-def _emergency_probability(part: _Parts) -> float | None:
-    """The larger of the acuity model's and the differential's (severities 1 and 2); None when neither scored."""
-    found = []
-    if part.acuity:
-        found.append(part.acuity[1])
-    if part.differential:
-        found.append(part.differential.severity_mass[1] + part.differential.severity_mass[2])
-    return min(max(found), 1.0) if found else None
 
 
 def _differential(differential: Differential | None) -> tuple[_Plain, ...]:

@@ -14,12 +14,14 @@ from inference.acuity import CONSCIOUSNESS, AcuityEncoder, AcuityModel
 from inference.bundle import load_bundle
 from inference.case import Case, Vitals
 from inference.errors import BundleError
+from inference.models import live_versions
 from training.acuity import exported, linear_source
 from training.acuity_evaluation import net_benefit, over_triage_at
 from training.acuity_fitting import Linear, fit_logistic
 from training.export import check_parity
 
-BUNDLE = Path(__file__).resolve().parent.parent / "models/acuity/1.0.0"
+MODELS = Path(__file__).resolve().parent.parent / "models"
+BUNDLE = MODELS / "acuity" / live_versions(MODELS)["acuity"]
 ENCODER = AcuityEncoder({"F_050": "breathlessness", "F_001": "fever"}, ["F_092", "F_093", "F_094"], ["F_001"])
 PLACE = {name: place for place, name in enumerate(ENCODER.names)}
 
@@ -214,7 +216,7 @@ def test_a_bundle_with_other_features_is_refused():
     with pytest.raises(BundleError) as error:
         AcuityModel(changed)
     assert str(error.value) == (
-        "acuity 1.0.0 was trained on other features than this version encodes; use the version that it was trained with, or train it again"
+        f"acuity {BUNDLE.name} was trained on other features than this version encodes; use the version that it was trained with, or train it again"
     )
 
 

@@ -99,8 +99,9 @@ def test_mlflow_scores_the_bodies_as_the_bundle_does(tmp_path, models_folder, ca
     from mlflow.pyfunc.scoring_server import infer_and_parse_data
 
     from inference.bundle import load_bundle
+    from inference.models import live_versions
 
-    symptoms = models_folder / "symptoms" / "1.0.0"
+    symptoms = models_folder / "symptoms" / live_versions(models_folder)["symptoms"]
     save_for_mlflow(symptoms, tmp_path / "model")
     model = mlflow.pyfunc.load_model(str(tmp_path / "model"))
     for body in mlflow_bodies(symptoms, structured_cases(catalogue_folder, 3)):

@@ -17,7 +17,8 @@ from onnx import TensorProto, helper
 
 from inference.bundle import SIGNATURE_FILE, SIGNED_FILES, Contract, load_bundle, signed_message
 from inference.errors import BundleError, ExportError
-from training.export import check_parity, file_sha256, render_card, rewrite_metrics, sign, write_bundle
+from inference.models import live_versions
+from training.export import check_parity, copy_as_version, file_sha256, make_live, render_card, rewrite_metrics, sign, write_bundle
 
 ROWS = np.array([[1.0, 1.0], [0.0, 0.0], [np.log(3.0), 0.0]], dtype=np.float32)
 HALVES = np.array([[0.5, 0.5], [0.5, 0.5], [0.75, 0.25]], dtype=np.float32)
@@ -230,6 +231,48 @@ def test_an_altered_bundle_is_not_signed_again(tmp_path):
     (folder / "model.onnx").write_bytes(softmax_model() + b"\x12\x00")
     with pytest.raises(BundleError, match="was altered after it was signed"):
         rewrite_metrics(folder, REPORT)
+
+
+def test_a_copy_under_another_version_keeps_the_model_and_leaves_the_old_one(tmp_path):
+    """The new version names itself in contract, card and commands; the old one is as it was."""
+    folder = written(tmp_path)
+    report = {**REPORT, "command": f"nabz-train evaluate {folder.as_posix()}"}
+    rewrite_metrics(folder, report)
+    before = {name: (folder / name).read_bytes() for name in (*SIGNED_FILES, SIGNATURE_FILE)}
+    new = copy_as_version(folder, "1.0.1")
+    assert new == tmp_path / "models" / "tiny" / "1.0.1"
+    assert (new / "model.onnx").read_bytes() == before["model.onnx"]
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert load_bundle(new).contract.version == "1.0.1"
+    assert json.loads((new / "metrics.json").read_text(encoding="utf-8"))["command"] == f"nabz-train evaluate {new.as_posix()}"
+    assert (new / "card.md").read_text(encoding="utf-8").startswith("# tiny 1.0.1\n")
+
+
+def test_a_version_is_never_written_twice(tmp_path):
+    """What somebody may use already stays what it is."""
+    folder = written(tmp_path)
+    copy_as_version(folder, "1.0.1")
+    with pytest.raises(ExportError) as caught:
+        copy_as_version(folder, "1.0.1")
+    assert str(caught.value) == f"{folder.with_name('1.0.1')} is there already: a version is never written twice, name the next one"
+
+
+def test_going_live_leaves_the_other_tasks_alone(tmp_path):
+    """The first time names what it is told; the second changes one line."""
+    make_live(tmp_path, {"acuity": "1.0.0", "lesions": "1.0.0"})
+    make_live(tmp_path, {"acuity": "1.0.1"})
+    assert live_versions(tmp_path) == {"acuity": "1.0.1", "lesions": "1.0.0"}
+
+
+def test_the_card_shows_the_calibration_by_band():
+    """Patients, events and their share; the counts are not repeated among the hyper-parameters."""
+    bands = [{"low": 0.0, "high": 0.4, "n": 40, "events": 5}, {"low": 0.4, "high": 1.0, "n": 16, "events": 12}]
+    told = {"data": "made-up visits", "is_synthetic": False, "event": "an expert says so", "bands": bands}
+    card = render_card(contract().model_copy(update={"training": {"seed": 7, "calibration_bands": told}}), REPORT)
+    assert "made-up visits. An event: an expert says so." in card
+    assert "| 0.0 to 0.4 | 40 | 5 | 0.125 |\n| 0.4 to 1.0 | 16 | 12 | 0.750 |\n" in card
+    assert "- seed: 7" in card and "calibration_bands" not in card
+    assert "by band" not in render_card(contract(), REPORT)
 
 
 def test_metrics_that_json_cannot_hold_are_refused(tmp_path):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
+from inference.bundle import load_bundle
 from inference.errors import DataError
+from inference.models import live_versions
+from training import levels
 from training.evaluate import evaluate_bundle
 from training.ktas import FILE
 from training.levels import TITLE, Judged, flagged, largest_safe_threshold, triage_figures, upper_bound
@@ -59,8 +63,36 @@ def test_the_shipped_certificate_holds_on_its_visits(models_folder):
     assert 0 < figures["over_triage"]["value"] < 1
 
 
+def test_a_new_version_changes_contracts_alone(shared_data, models_folder, tmp_path, monkeypatch):
+    """`levels --version`: the same models and thresholds under a new version, live and signed; the old ones stay as they were."""
+    monkeypatch.setattr(
+        levels, "_measure_again", lambda folder, path: None
+    )  # bootstrap intervals, which take longest and are tested elsewhere
+    monkeypatch.delenv("NABZ_SIGNING_KEY", raising=False)
+    monkeypatch.chdir(models_folder.parent)
+    models = tmp_path / "models"
+    shutil.copytree(models_folder, models, ignore=shutil.ignore_patterns("symptoms-ddxplus"))
+    old = live_versions(models)
+    levels.choose_levels(shared_data, models, 1, "9.0.0")
+    assert live_versions(models) == {**old, "symptoms": "9.0.0", "acuity": "9.0.0"}
+    for task in ("symptoms", "acuity"):
+        before, after = (load_bundle(models / task / version).contract for version in (old[task], "9.0.0"))
+        assert before == load_bundle(models_folder / task / old[task]).contract
+        assert after == before.model_copy(update={"version": "9.0.0", "created": after.created})
+
+
+def test_levels_without_the_visits_change_nothing(tmp_path, models_folder):
+    """The missing file is named before any bundle is touched."""
+    with pytest.raises(DataError) as caught:
+        levels.choose_levels(tmp_path, models_folder, 1, "9.0.0")
+    assert str(caught.value) == (
+        f"{tmp_path / FILE} not found: name the folder of data sets with --data (data/sources.toml says where from)"
+    )
+    assert not (models_folder / "acuity" / "9.0.0").exists()
+
+
 def test_the_whole_triage_misses_few_real_emergencies(shared_data, models_folder):
     """`evaluate` on the KTAS visits, out of fold: at most 5 % of the experts' emergencies get level 4 or 5."""
-    metrics = evaluate_bundle(models_folder / "acuity" / "1.0.0", shared_data / FILE, None, 1)["metrics"]
+    metrics = evaluate_bundle(models_folder / "acuity" / live_versions(models_folder)["acuity"], shared_data / FILE, None, 1)["metrics"]
     assert metrics["under_triage_whole_triage"]["value"] <= 0.05
     assert metrics["under_triage_whole_triage"]["n"] == 431

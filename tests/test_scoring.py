@@ -22,7 +22,7 @@ from inference import models
 from inference.bundle import SIGNATURE_FILE, SIGNED_FILES, signed_message
 from inference.case import CaseReading, read_case
 from inference.errors import BundleError, OverloadedError
-from inference.models import Models, load_models
+from inference.models import Models, live_versions, load_models
 from inference.policy import load_policy
 from inference.service import lane, live_models, scoring
 from inference.service.lane import Lane, Limits
@@ -34,6 +34,7 @@ from inference.triage import Triage
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 VITALS = {"pulse_per_minute": 80, "systolic_mmhg": 120, "spo2_percent": 97}
+ACUITY = live_versions(Path(__file__).resolve().parent.parent / "models")["acuity"]
 SHORT = {"timeout_seconds": 0.4, "rest_seconds": 0.1}
 
 
@@ -518,10 +519,10 @@ def test_a_lane_answers_everybody_when_the_results_are_not_one_for_each(results)
 
 @pytest.fixture
 def folder(tmp_path: Path, models_folder: Path) -> Path:
-    """A models folder of its own: acuity 1.0.0 live, 1.1.0 beside it under another key, no other task, for speed."""
+    """A models folder of its own: the shipped acuity live, 1.1.0 beside it under another key, no other task, for speed."""
     for name in ("acuity", "trusted_keys"):
         shutil.copytree(models_folder / name, tmp_path / name)
-    old, new = tmp_path / "acuity" / "1.0.0", tmp_path / "acuity" / "1.1.0"
+    old, new = tmp_path / "acuity" / ACUITY, tmp_path / "acuity" / "1.1.0"
     shutil.copytree(old, new)
     contract = json.loads((new / "contract.json").read_text(encoding="utf-8"))
     (new / "contract.json").write_text(json.dumps({**contract, "version": "1.1.0"}), encoding="utf-8")
@@ -530,7 +531,7 @@ def folder(tmp_path: Path, models_folder: Path) -> Path:
     record = {"key_id": "second", "signature": base64.b64encode(key.sign(message)).decode()}
     (new / SIGNATURE_FILE).write_text(json.dumps(record), encoding="utf-8")
     (tmp_path / "trusted_keys" / "second.pub").write_bytes(base64.b64encode(key.public_key().public_bytes_raw()))
-    serve(tmp_path, "1.0.0")
+    serve(tmp_path, ACUITY)
     return tmp_path
 
 
@@ -545,7 +546,7 @@ def unnamed(folder: Path) -> tuple[str, ...]:
 
 
 def test_models_are_exchanged_under_load(folder):
-    """While requests come, 1.1.0 goes live and 1.0.0 again: no error, and each assessment names the one that scored it."""
+    """While requests come, 1.1.0 goes live and the shipped version again: no error, and each assessment names the one that scored it."""
     one = Scorer(folder, load_policy(), watch_seconds=60.0)
     results = []
 
@@ -558,7 +559,7 @@ def test_models_are_exchanged_under_load(folder):
         is_over = asyncio.Event()
         clients = [asyncio.create_task(client(str(n), is_over)) for n in range(4)]
         problems = set()
-        for version in ("1.1.0", "1.0.0"):
+        for version in ("1.1.0", ACUITY):
             await asyncio.sleep(0.1)
             serve(folder, version)
             problems |= set(await one.reload())
@@ -572,7 +573,7 @@ def test_models_are_exchanged_under_load(folder):
     assert len(results) > 100
     assert {(it.scored_by, it.review.needed) for it in results} == {("models and rules", False)}
     versions = [it.provenance.bundles["acuity"].version for it in results]
-    assert set(versions) == {"1.0.0", "1.1.0"}
+    assert set(versions) == {ACUITY, "1.1.0"}
     assert len({it.provenance.bundles["acuity"].sha256 for it in results}) == 2
 
 
@@ -593,10 +594,10 @@ def test_a_new_bundle_that_was_altered_leaves_the_old_one_live(folder):
         return degraded, result, await one.assess(case(), NOW)
 
     degraded, before, after = run(one, work())
-    assert degraded.bundles["acuity"].version == "1.0.0"
+    assert degraded.bundles["acuity"].version == ACUITY
     assert "1.1.0 was altered after it was signed" in degraded.problems[0]
-    assert degraded.problems[-1] == "acuity 1.0.0 stays live until what serving.toml names can be used"
-    assert before.provenance.bundles["acuity"].version == "1.0.0" and before.critical_probability is not None
+    assert degraded.problems[-1] == f"acuity {ACUITY} stays live until what serving.toml names can be used"
+    assert before.provenance.bundles["acuity"].version == ACUITY and before.critical_probability is not None
     assert after.provenance.bundles["acuity"].version == "1.1.0"
 
 
@@ -713,7 +714,7 @@ def test_a_load_that_failed_is_tried_again_though_no_file_changes(folder, monkey
 
 def test_a_load_that_failed_is_not_tried_at_every_look(folder, monkeypatch):
     """It takes seconds: the next one comes after a pause, or when a file changes; a change is seen at once."""
-    card = folder / "acuity" / "1.0.0" / "card.md"
+    card = folder / "acuity" / ACUITY / "card.md"
     content = card.read_bytes()
     card.write_bytes(content + b"!")
     real, tries, looks = scoring.load_live, [], []
@@ -737,7 +738,7 @@ def test_the_fingerprint_sees_what_matters(folder):
     first = fingerprint(folder)
     (folder / "acuity" / "1.1.0" / "card.md").write_bytes(b"another")
     assert fingerprint(folder) == first
-    (folder / "acuity" / "1.0.0" / "card.md").write_bytes(b"another")
+    (folder / "acuity" / ACUITY / "card.md").write_bytes(b"another")
     assert fingerprint(folder) != first
     second = fingerprint(folder)
     serve(folder, "1.1.0")

@@ -18,6 +18,7 @@ from PIL import Image
 from inference.bundle import Bundle, load_bundle
 from inference.case import Photo
 from inference.lesions import LesionModel, LesionRequest
+from inference.models import live_versions
 from training.bench_queue import service_rows
 from training.catalogue import CATALOGUE
 from training.render import render_lesion
@@ -59,7 +60,7 @@ def _cases(folder: Path, models: Path) -> list[tuple[str, str]]:
         str(models),
     ]
     seconds = _seconds(lambda: subprocess.run([*command, "--out", str(folder / "out.jsonl")], check=False, stderr=subprocess.DEVNULL))
-    bundle = load_bundle(models / "symptoms" / "1.0.0")
+    bundle = load_bundle(models / "symptoms" / live_versions(models)["symptoms"])
     feeds = _feeds(bundle, CASES)
     raw = _seconds(lambda: bundle.run(feeds))
     return [
@@ -73,7 +74,7 @@ def _photos(folder: Path, models: Path, threads: int) -> list[tuple[str, str]]:
         render_lesion(index, 2 + index % 5, (90, 60, 50), 0.1, 0.3, TWELVE_MEGAPIXELS).save(folder / f"{index}.jpg", quality=90)
     names = [f"{index % DISTINCT_PHOTOS}.jpg" for index in range(PHOTOS)]
     requests = [LesionRequest(Photo(path=name, body_site="arm"), folder) for name in names]
-    model = LesionModel(load_bundle(models / "lesions" / "1.0.0"), threads)
+    model = LesionModel(load_bundle(models / "lesions" / live_versions(models)["lesions"]), threads)
     model.score(requests[:4])
     ours = _seconds(lambda: model.score(requests))
     full = _seconds(lambda: [np.asarray(Image.open(folder / name).convert("RGB").resize((224, 224))) for name in names])

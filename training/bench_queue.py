@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from inference.models import live_versions
 from training.bench_mlflow import measure_mlflow
 from training.bench_service import HOST, Measured, as_body, free_port, measure, ratio_rows, serving, structured_cases, write_raw
 from training.catalogue import CATALOGUE
@@ -24,7 +25,7 @@ _RAW = Path("runs/bench_service.json")
 def service_rows(models: Path) -> list[tuple[str, str]]:
     """`POST /v1/assess` and `/v1/referrals` of one worker on one core against mlflow's with the bare symptom model, and group commit."""
     cases = structured_cases(CATALOGUE)
-    mlflow = measure_mlflow(models / "symptoms" / "1.0.0", cases)
+    mlflow = measure_mlflow(models / "symptoms" / live_versions(models)["symptoms"], cases)
     ours = _nabz(models, [as_body(case) for case in cases])
     _RAW.parent.mkdir(exist_ok=True)
     write_raw(_RAW, [mlflow, *ours])

@@ -107,11 +107,14 @@ def _add_levels(commands: _SUBPARSERS) -> None:
     levels = _command(
         commands,
         "levels",
-        "Choose the thresholds that turn probabilities into levels, on held-out visits, and record them.",
+        "Choose the thresholds that turn probabilities into levels, count what calibration rests on, both on held-out patients, and record them.",
         "nabz-train levels --data ../shared/data --models models",
     )
     levels.add_argument("--data", type=Path, required=True, help="the folder of data sets")
     levels.add_argument("--models", type=Path, default=Path("models"))
+    levels.add_argument(
+        "--version", default=None, help="write them into new bundles of this version and make these live (default: into the live ones)"
+    )
     levels.add_argument("--threads", type=int, default=2)
     levels.set_defaults(run=_levels)
 
@@ -195,7 +198,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _levels(args: argparse.Namespace) -> int:
     from training.levels import choose_levels
 
-    _print_report(choose_levels(args.data, args.models, args.threads))
+    _print_report(choose_levels(args.data, args.models, args.threads, args.version))
     return DONE
 
 

@@ -1,4 +1,4 @@
-"""Trains every shipped bundle, one after the other, then chooses the levels' thresholds: what `make train` runs."""
+"""Trains every shipped bundle, one after the other, then chooses the levels' thresholds and counts what calibration rests on: what `make train` runs."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from inference.models import SERVING_FILE, TASKS
+from inference.models import TASKS
 from training import acuity, lesions, symptoms
 from training.catalogue import CATALOGUE
+from training.export import make_live
 from training.levels import choose_levels
 
 
@@ -26,8 +27,7 @@ def train_everything(args: argparse.Namespace) -> list[tuple[Path, float]]:
         started = time.monotonic()
         folder = trainer.train(_arguments(trainer, args, task, data))
         done.append((folder, time.monotonic() - started))
-    lines = "".join(f'{task} = "{args.version}"\n' for task in TASKS)
-    (args.models / SERVING_FILE).write_text(f"# Which version of each task is live.\n{lines}", encoding="utf-8")
+    make_live(args.models, dict.fromkeys(TASKS, args.version))
     choose_levels(args.data, args.models, args.threads)
     return done
 

@@ -31,6 +31,7 @@ from inference.bundle import (
     signed_message,
 )
 from inference.errors import ExportError
+from inference.models import SERVING_FILE, TASKS, live_versions
 
 Array = NDArray[Any]
 PARITY_TOLERANCE = 1e-4
@@ -91,6 +92,30 @@ def rewrite_metrics(folder: Path, metrics: dict[str, Any]) -> Bundle:
     """
     contract = load_bundle(folder).contract
     return write_bundle(folder, (folder / "model.onnx").read_bytes(), contract, metrics)
+
+
+def copy_as_version(folder: Path, version: str) -> Path:
+    """Write the bundle in `folder` beside itself as another version, the model byte for byte; returns the new folder.
+
+    Raises BundleError when the bundle was altered, ExportError when there is such a version.
+    """
+    contract = load_bundle(folder).contract
+    new = folder.with_name(version)
+    if new.exists():
+        raise ExportError(f"{new} is there already: a version is never written twice, name the next one")
+    figures = (folder / "metrics.json").read_text(encoding="utf-8")
+    figures = figures.replace(f"{folder.parent.name}/{folder.name}", f"{folder.parent.name}/{version}")  # in the commands that print them
+    contract = contract.model_copy(update={"version": version, "created": now_utc()})
+    write_bundle(new, (folder / "model.onnx").read_bytes(), contract, json.loads(figures))
+    return new
+
+
+def make_live(models: Path, versions: Mapping[str, str]) -> None:
+    """Name the live version of each task in `serving.toml`; tasks that `versions` leaves out keep theirs."""
+    path = models / SERVING_FILE
+    live = {**(live_versions(models) if path.is_file() else {}), **versions}
+    lines = "".join(f'{task} = "{live[task]}"\n' for task in TASKS if task in live)
+    path.write_text(f"# Which version of each task is live.\n{lines}", encoding="utf-8")
 
 
 def sign(folder: Path, files: Mapping[str, bytes]) -> None:

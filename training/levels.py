@@ -2,7 +2,8 @@
 
 A missed emergency is a visit that experts put at levels 1-3 and the whole triage at 4 or 5. The threshold is the
 largest one whose missed share stays, with 95 % confidence, at or below 5 % on the KTAS visits, each scored by a model
-that did not see it; over-triage is the price, and is reported beside it.
+that did not see it; over-triage is the price, and is reported beside it. Beside the thresholds the contracts get the counts
+of held-out patients that each probability's calibration rests on. Fits no model: `model.onnx` stays byte for byte.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from inference.models import load_models
 from inference.triage import Triage
 from training import acuity_evaluation
 from training.acuity_head import read_ktas
+from training.calibration_bands import synthetic_bands, visit_bands
 from training.catalogue import CATALOGUE
-from training.export import file_sha256, rewrite_metrics, write_bundle
+from training.export import copy_as_version, file_sha256, make_live, rewrite_metrics, write_bundle
 from training.ktas import FILE, LAST_EMERGENCY_LEVEL
 from training.metrics import Interval, metrics_document, wilson_interval
 
@@ -35,6 +37,7 @@ TARGET_MISSED, CONFIDENCE = 0.05, 0.95
 # The differential raises when it is more likely than not that the condition is that severe; "advice" needs 95 %.
 SEVERITY_THRESHOLDS = {"severity_level_2": 0.5, "severity_level_3": 0.5, "severity_level_4": 0.05}
 NEVER = 2.0
+TASKS = ("symptoms", "acuity")  # whose contracts are written
 TITLE = "whole triage on KTAS visits, vitals and complaint only"
 
 
@@ -47,19 +50,26 @@ class Judged:
     probability: Array
 
 
-def choose_levels(data: Path, models: Path, threads: int) -> dict[str, Any]:
-    """Choose all thresholds, write them into the live bundles' contracts, and return the report on KTAS.
+def choose_levels(data: Path, models: Path, threads: int, version: str | None = None) -> dict[str, Any]:
+    """Choose all thresholds, count the calibration bands, write both into the live bundles' contracts, and report on KTAS.
 
-    Raises DataError when the visits or the bundles are not there.
+    With `version` the live bundles stay as they are: copies under that version get the new contracts and go live.
+    Raises DataError when the visits or the bundles are not there, ExportError when there is such a version.
     """
-    version = _live(models)
-    _record(models / "symptoms" / version["symptoms"], SEVERITY_THRESHOLDS)
-    acuity = models / "acuity" / version["acuity"]
+    if not (data / FILE).is_file():
+        raise DataError(f"{data / FILE} not found: name the folder of data sets with --data (data/sources.toml says where from)")
+    live = _live(models)
+    symptoms, acuity = (models / task / live[task] for task in TASKS)
+    if version is not None:
+        symptoms, acuity = (copy_as_version(folder, version) for folder in (symptoms, acuity))
+        make_live(models, dict.fromkeys(TASKS, version))
+    _record(symptoms, SEVERITY_THRESHOLDS, synthetic_bands(load_bundle(symptoms, threads=threads), CATALOGUE))
     judged = judge(data / FILE, models, load_bundle(acuity, threads=threads))
     threshold = largest_safe_threshold(judged)
     report = held_out_report(judged, acuity.as_posix())
     certificate = {"target": TARGET_MISSED, "confidence": CONFIDENCE, "n_emergencies": int(judged.emergency.sum()), "data": "KTAS"}
-    _record(acuity, {"emergency_level_3": threshold}, report, certificate)
+    training = {"levels": certificate, **visit_bands(judged.probability, judged.emergency)}
+    _record(acuity, {"emergency_level_3": threshold}, training, report)
     _measure_again(acuity, data / FILE)
     return report
 
@@ -156,14 +166,13 @@ def _live(models: Path) -> dict[str, str]:
     return {task: name.version for task, name in loaded.bundles.items()}
 
 
-def _record(
-    folder: Path, thresholds: dict[str, float], report: dict[str, Any] | None = None, certificate: dict[str, Any] | None = None
-) -> None:
-    """Write thresholds, and a report if there is one, into a bundle that exists; its model stays byte for byte."""
+def _record(folder: Path, thresholds: dict[str, float], training: dict[str, Any], report: dict[str, Any] | None = None) -> None:
+    """Write thresholds, facts of training and a report, if there is one, into a bundle that exists; its model stays byte for byte."""
     contract = Contract.model_validate_json((folder / "contract.json").read_bytes())
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     if report is not None:
         metrics["evaluations"][TITLE] = report
-    training = {**contract.training, "levels": certificate} if certificate else contract.training
-    contract = contract.model_copy(update={"thresholds": {**contract.thresholds, **thresholds}, "training": training})
+    contract = contract.model_copy(
+        update={"thresholds": {**contract.thresholds, **thresholds}, "training": {**contract.training, **training}}
+    )
     write_bundle(folder, (folder / "model.onnx").read_bytes(), contract, metrics)

@@ -20,7 +20,7 @@ from inference.symptoms import set_sizes
 from training.ddxplus import read_patients
 from training.export import rewrite_metrics
 from training.generator import MISSING_SHARE, PatientGenerator
-from training.knowledge import load_knowledge
+from training.knowledge import Knowledge, load_knowledge
 from training.metrics import (
     Interval,
     bootstrap_interval,
@@ -92,20 +92,26 @@ def evaluate_and_record(folder: Path, data: Path, args: argparse.Namespace) -> d
     return report
 
 
+def knowledge_of(bundle: Bundle, folder: Path) -> Knowledge:
+    """The knowledge in `folder`, that of the bundle. Raises DataError when it has other findings than the bundle learned."""
+    knowledge = load_knowledge(folder)
+    if [s.code + s.value for s in knowledge.slots] != ["".join(slot) for slot in bundle.contract.vocabulary["slots"]]:
+        raise DataError(f"{folder} has changed since this bundle was trained: train it again, then evaluate")
+    return knowledge
+
+
 def _patients(bundle: Bundle, path: Path, questions: int | None) -> Scored:
     vocabulary = bundle.contract.vocabulary
     labels = [label.name for label in bundle.contract.labels]
     table = read_patients(path, [Slot(*slot) for slot in vocabulary["slots"]], labels, vocabulary["evidences"])
     evidence = table.full if questions is None else table.initial
     shift = np.zeros((len(evidence), len(labels)), dtype=np.float32)
-    probabilities = _run(bundle, evidence, table.demographics, shift)
+    probabilities = probabilities_of(bundle, evidence, table.demographics, shift)
     return Scored(table.condition, probabilities, table.differential, table.demographics)
 
 
 def _generated(bundle: Bundle, folder: Path, questions: int | None) -> Scored:
-    knowledge = load_knowledge(folder)
-    if [s.code + s.value for s in knowledge.slots] != ["".join(slot) for slot in bundle.contract.vocabulary["slots"]]:
-        raise DataError(f"{folder} has changed since this bundle was trained: train it again, then evaluate")
+    knowledge = knowledge_of(bundle, folder)
     generator = PatientGenerator(knowledge)
     random = np.random.default_rng(GENERATED_SEED)
     patients = generator.draw(GENERATED_PATIENTS, random)
@@ -113,11 +119,12 @@ def _generated(bundle: Bundle, folder: Path, questions: int | None) -> Scored:
         masked = generator.mask_missing(patients, MISSING_SHARE, random)
     else:
         masked = generator.mask_to_complaint(patients, random, single=False)
-    probabilities = _run(bundle, masked.astype(np.float32), patients.demographics(), generator.log_shift(patients))
+    probabilities = probabilities_of(bundle, masked.astype(np.float32), patients.demographics(), generator.log_shift(patients))
     return Scored(patients.condition, probabilities, np.zeros_like(probabilities), patients.demographics())
 
 
-def _run(bundle: Bundle, evidence: Array, demographics: Array, shift: Array) -> Array:
+def probabilities_of(bundle: Bundle, evidence: Array, demographics: Array, shift: Array) -> Array:
+    """The bundle's probabilities, [n, conditions], in batches that fit the memory."""
     chunks = [
         bundle.run({"evidence": evidence[i : i + 4096], "demographics": demographics[i : i + 4096], "log_shift": shift[i : i + 4096]})
         for i in range(0, len(evidence), 4096)

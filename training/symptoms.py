@@ -203,14 +203,7 @@ def calibrate_decisions(scorer: SymptomScorer, knowledge: Knowledge, recipe: Rec
     A severity threshold is the probability mass below which at most 5 % of the patients who have a condition of that
     severity or worse fall.
     """
-    generator = PatientGenerator(knowledge)
-    random = np.random.default_rng(seed + DECISION_SEED_OFFSET)
-    patients = generator.draw(recipe.calibration_patients, random)
-    feeds = {
-        "evidence": mixed_masks(generator, patients, recipe, random).astype(np.float32),
-        "demographics": patients.demographics(),
-        "log_shift": generator.log_shift(patients),
-    }
+    patients, feeds = decision_patients(knowledge, recipe, seed)
     p = _torch_source(scorer)(feeds)["probabilities"]
     before = rival_mass(patients.condition, p)
     rank = int(np.ceil((len(p) + 1) * COVERAGE)) - 1
@@ -226,6 +219,18 @@ def calibrate_decisions(scorer: SymptomScorer, knowledge: Knowledge, recipe: Rec
         "n": len(p),
     }
     return Decisions(thresholds, conformal)
+
+
+def decision_patients(knowledge: Knowledge, recipe: Recipe, seed: int) -> tuple[Patients, dict[str, NDArray[Any]]]:
+    """Fresh patients that neither the network nor its temperature was fitted on, and the model's inputs for them."""
+    generator = PatientGenerator(knowledge)
+    random = np.random.default_rng(seed + DECISION_SEED_OFFSET)
+    patients = generator.draw(recipe.calibration_patients, random)
+    return patients, {
+        "evidence": mixed_masks(generator, patients, recipe, random).astype(np.float32),
+        "demographics": patients.demographics(),
+        "log_shift": generator.log_shift(patients),
+    }
 
 
 def _torch_source(scorer: SymptomScorer) -> Any:

@@ -14,6 +14,7 @@ import hostile_models
 import httpx
 from hostile_photos import Hostile, hostile_photos
 
+from inference.models import live_versions
 from reliability.cases import cases
 from reliability.live_service import ROOT, LiveService, live_service
 from reliability.outcome import Ground, Outcome
@@ -22,6 +23,7 @@ from reliability.stored import check_stored
 _CLIENTS = 2
 _LONGEST_REASON = 400
 _TASKS = ("acuity", "symptoms", "lesions")
+_ACUITY = live_versions(ROOT / "models")["acuity"]
 
 
 def run_models(size: int, ground: Ground) -> Outcome:
@@ -30,7 +32,7 @@ def run_models(size: int, ground: Ground) -> Outcome:
     folder, made = ground.folder / "models", ground.folder / "made"
     for name in ("acuity", "trusted_keys"):
         shutil.copytree(ROOT / "models" / name, folder / name)
-    sound = {"acuity": "1.0.0"}
+    sound = {"acuity": _ACUITY}
     _serve(folder, sound)
     with live_service(ground.folder, ground.database_url, models=folder) as service:
         client = httpx.Client(base_url=service.url, timeout=60, trust_env=False)
@@ -64,7 +66,7 @@ def _check_reload(outcome: Outcome, service: LiveService, client: httpx.Client, 
     outcome.require(
         all(problem.isprintable() and len(problem) < _LONGEST_REASON for problem in named), f"{kind}: the reason is not in plain words"
     )
-    outcome.require(content["bundles"].get("acuity", {}).get("version") == "1.0.0", f"{kind}: the sound acuity model is not live any more")
+    outcome.require(content["bundles"].get("acuity", {}).get("version") == _ACUITY, f"{kind}: the sound acuity model is not live any more")
     _check_scoring(outcome, service, client, kind)
 
 

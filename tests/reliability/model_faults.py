@@ -14,6 +14,7 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from inference.bundle import SIGNATURE_FILE, SIGNED_FILES, signed_message
+from inference.models import live_versions
 from reliability.cases import cases, rule_levels
 from reliability.faulty_serve import FILE
 from reliability.live_service import ROOT, LiveService, live_service
@@ -24,7 +25,6 @@ HANG_SECONDS = 30.0
 ANSWER_SECONDS = 2.0
 _CLIENTS = 8
 _RECOVERY_SECONDS = 60.0
-_TASKS = ("symptoms", "acuity", "lesions")
 
 
 def run_bundles(size: int, ground: Ground) -> Outcome:
@@ -34,8 +34,8 @@ def run_bundles(size: int, ground: Ground) -> Outcome:
     for kind, ways in _WAYS.items() if ground.is_timed else list(_WAYS.items())[:1]:
         folder = ground.folder / kind.replace(" ", "-")
         shutil.copytree(ROOT / "models", folder)
-        for task, spoil in zip(_TASKS, ways, strict=True):
-            spoil(folder / task / "1.0.0")
+        for (task, version), spoil in zip(live_versions(folder).items(), ways, strict=True):
+            spoil(folder / task / version)
         with live_service(ground.folder, ground.database_url, models=folder) as service:
             _check_fault(outcome, service, kind, size, stored, rule_levels(with_reader=False), is_timed=ground.is_timed)
             shutil.rmtree(folder)
