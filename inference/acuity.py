@@ -229,6 +229,11 @@ class AcuityModel:
             raise BundleError(f"{self._bundle.contract.task}: the model gave no finite probability for this batch")
         return critical, emergency
 
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What the contract says that the model is not good for."""
+        return self._bundle.contract.limits
+
     def score_cases(self, cases: Sequence[tuple[Case, FindingMap]]) -> list[tuple[float, float]]:
         """Both probabilities of each case with its merged findings. Raises BundleError when the model fails."""
         if not cases:

@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from inference.bundle import Bundle
+from inference.bundle import Bundle, Label
 from inference.case import Photo
 from inference.errors import BundleError, PhotoError
 from inference.photo import (
     REDUCTION_RESERVE,
+    OpenedPhoto,
     PhotoRecipe,
     PhotoSource,
     clinical_features,
@@ -65,6 +68,20 @@ class LesionFailure:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class ReadyPhoto:
+    """A photo as it was read, its pixels resized to [S, S, 3] in 0-255, and its answers encoded [features]."""
+
+    opened: OpenedPhoto
+    pixels: NDArray[np.uint8]
+    clinical: NDArray[np.float32]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the upright photo as read, in pixels: its aspect, not its resolution."""
+        return self.opened.image.size
+
+
 class LesionModel:
     """A verified lesion bundle, ready to score photos in `threads` threads.
 
@@ -97,6 +114,21 @@ class LesionModel:
         return self._labels
 
     @property
+    def label_names(self) -> tuple[Label, ...]:
+        """The classes with their names in both languages."""
+        return self._bundle.contract.labels
+
+    @property
+    def limits(self) -> tuple[str, ...]:
+        """What the contract says that the model is not good for."""
+        return self._bundle.contract.limits
+
+    @property
+    def geometry(self) -> Literal["squash", "centre_crop"]:
+        """What happens to a photo that is not square; see `PhotoRecipe`."""
+        return self._recipe.geometry
+
+    @property
     def malignancy_threshold(self) -> float:
         """The contract's operating point: at or above it a lesion is to be treated as malignant."""
         return self._bundle.contract.thresholds["malignancy"]
@@ -108,12 +140,27 @@ class LesionModel:
         with ThreadPoolExecutor(self._threads, thread_name_prefix="photo") as pool:
             return list(pool.map(self._score_one, requests))
 
+    def ready(self, request: LesionRequest) -> ReadyPhoto:
+        """The photo and its answers as the model takes them. Raises PhotoError when the photo cannot be read."""
+        opened = open_case_photo(request.photos, request.photo.path, REDUCTION_RESERVE * self._recipe.size)
+        pixels = photo_pixels(opened.image, self._recipe.size, self._recipe.geometry)
+        return ReadyPhoto(opened, pixels, encode_clinical(request.photo, request.age_years, self._sites, self._words))
+
+    def malignancy(self, pixels: NDArray[np.uint8], clinical: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Malignancy probabilities [n] in [0, 1] of ready pixels [n, S, S, 3] with one photo's answers.
+
+        Raises BundleError when the model fails.
+        """
+        return np.clip(self._run(pixels, clinical)["malignancy_probability"], 0.0, 1.0)
+
+    def _run(self, pixels: NDArray[np.uint8], clinical: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        answers = np.repeat(clinical[None], len(pixels), axis=0)
+        return self._bundle.run({"photo": normalise(pixels, self._recipe), "clinical": answers})
+
     def _score_one(self, request: LesionRequest) -> LesionScore | LesionFailure:
         try:
-            opened = open_case_photo(request.photos, request.photo.path, REDUCTION_RESERVE * self._recipe.size)
-            pixels = photo_pixels(opened.image, self._recipe.size, self._recipe.geometry)
-            clinical = encode_clinical(request.photo, request.age_years, self._sites, self._words)
-            outputs = self._bundle.run({"photo": normalise(pixels[None], self._recipe), "clinical": clinical[None]})
+            photo = self.ready(request)
+            outputs = self._run(photo.pixels[None], photo.clinical)
         except PhotoError as error:
             return LesionFailure(str(error))
         except BundleError as error:
@@ -123,7 +170,7 @@ class LesionModel:
             label=self._labels[int(np.argmax(row))],
             probabilities={label: float(value) for label, value in zip(self._labels, row, strict=True)},
             malignancy_probability=min(max(malignancy, 0.0), 1.0),
-            quality=judge_quality(opened.image, opened.original_size),
+            quality=judge_quality(photo.opened.image, photo.opened.original_size),
             notes=self._notes(request.photo),
         )
 

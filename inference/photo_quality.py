@@ -71,6 +71,11 @@ _PROBLEMS = {
 }
 
 
+def photo_problems() -> tuple[PhotoProblem, ...]:
+    """Everything that can be wrong with a photo, with the advice."""
+    return tuple(_PROBLEMS.values())
+
+
 def judge_quality(image: Image.Image, original_size: tuple[int, int]) -> PhotoQuality:
     """Judge an RGB photo; `original_size` is its width and height in pixels before any reduction."""
     small = image.copy()

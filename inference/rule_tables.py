@@ -416,6 +416,26 @@ class RuleTables(NamedTuple):
 
 
 @lru_cache(maxsize=1)
+def rule_texts() -> Mapping[str, str]:
+    """Every rule's text in Urdu by its text in English: what pages need, since an assessment's red flags are English."""
+    folder = resources.files("inference")
+    found: dict[str, str] = {}
+    for name in ("news2.toml", "iitt.toml"):
+        _collect_texts(tomllib.loads((folder / name).read_text(encoding="utf-8")), found)
+    return found
+
+
+def _collect_texts(part: Any, found: dict[str, str]) -> None:
+    if isinstance(part, Mapping):
+        if "text_en" in part and "text_ur" in part:
+            found[part["text_en"]] = part["text_ur"]
+        part = list(part.values())
+    if isinstance(part, list):
+        for one in part:
+            _collect_texts(one, found)
+
+
+@lru_cache(maxsize=1)
 def rule_tables() -> RuleTables:
     """Both tables, read and compiled on first use."""
     folder = resources.files("inference")

@@ -111,6 +111,11 @@ class SymptomModel:
         return self._bundle.contract.thresholds
 
     @property
+    def limits(self) -> tuple[str, ...]:
+        """What the contract says that the model is not good for."""
+        return self._bundle.contract.limits
+
+    @property
     def labels(self) -> tuple[Label, ...]:
         """The conditions, in the order of the probabilities."""
         return self._labels

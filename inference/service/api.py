@@ -345,10 +345,13 @@ async def listen(
 
     An `id` without an event now and then says where to resume. The stream ends after a quarter of an hour: resume it.
     """
+    return await stream_events(request, int(last_event_id) if last_event_id else after)
+
+
+async def stream_events(request: Request, start: int | None) -> Response:
+    """The events after sequence `start` (None: from now on), to whoever asks."""
     parts, who = parts_of(request), await who_asks(request)
     require(who, "events.read")
-    start = int(last_event_id) if last_event_id else after
-
     updates = parts.live.listen(who, start)
     first = await anext(updates, None)  # the first look, before the answer begins: a refusal still has its status
 

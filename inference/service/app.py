@@ -29,6 +29,8 @@ from inference.service.parts import Parts, open_parts
 from inference.service.problem_docs import describe_problems, responses
 from inference.service.problems import Renderer, install
 from inference.service.settings import Settings
+from inference.service.web.error_page import PAGE_RENDERERS
+from inference.service.web.routes import page_routes
 from inference.triage import package_version
 
 DESCRIPTION = (
@@ -66,6 +68,7 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = lambda: datet
     app.include_router(api.router)
     if verifier.dev_issuer:
         app.router.routes.append(verifier.dev_issuer.route())
+    app.router.routes.extend(page_routes())
     _add_health(app, parts, drain)
     renderers = _add_standards(app, parts)
     install(app, renderers)
@@ -76,10 +79,10 @@ def create_app(settings: Settings, clock: Callable[[], datetime] = lambda: datet
 
 
 def _add_standards(app: FastAPI, parts: Parts) -> Mapping[str, Renderer]:
-    """FHIR and CDS Hooks; returns how FHIR shows errors."""
+    """FHIR and CDS Hooks; returns how they and the pages show errors."""
     app.include_router(fhir_router(DatabaseFhirStore(parts.referrals), api.who_asks, package_version(), clock=parts.clock))
     app.include_router(cds_router(Backend(parts.referrals), api.who_asks, clock=parts.clock))
-    return {FHIR_PREFIX: render_problem}
+    return {FHIR_PREFIX: render_problem, **PAGE_RENDERERS}
 
 
 def _add_health(app: FastAPI, parts: Parts, drain: Drain) -> None:

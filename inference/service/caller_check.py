@@ -16,9 +16,16 @@ from inference.service.rate_limit import RateLimit, caller_of
 from inference.service.request_body import Headers
 
 HEALTH: Final = frozenset({"/health/live", "/health/ready"})
-OPEN: Final = HEALTH | {"/fhir/metadata", "/cds-services", "/dev/token", "/openapi.json"}  # no token is asked for
+_PAGES: Final = {"/", "/app/sign-in", "/app/sign-out", "/app/choices", "/app/sw.js", "/app/manifest.webmanifest"}  # nothing of a patient
+OPEN: Final = HEALTH | {"/fhir/metadata", "/cds-services", "/dev/token", "/openapi.json"} | _PAGES  # no token is asked for
+_OPEN_FOLDER: Final = "/app/static/"  # style sheets and scripts, the same for everybody
 METRICS: Final = "/metrics"  # asks for the token itself: it is neither counted nor refused for being one too many
 WHO: Final = "nabz.who"  # in a request's scope: the verified caller
+
+
+def is_open(path: str) -> bool:
+    """Whether anybody may ask for this path."""
+    return path in OPEN or path.startswith(_OPEN_FOLDER)
 
 
 class CallerCheck:
@@ -39,7 +46,7 @@ class CallerCheck:
             if who is not None:
                 self._rate.count(f"subject:{who.subject}")
                 return
-            if scope["path"] not in OPEN:
+            if not is_open(scope["path"]):
                 return
         self._rate.count(_address(scope))
 
@@ -51,7 +58,7 @@ class CallerCheck:
         for those who have a right one.
         """
         header = headers.get(b"authorization")
-        if self._verifier is None or scope["path"] in OPEN or scope["path"] == METRICS:
+        if self._verifier is None or is_open(scope["path"]) or scope["path"] == METRICS:
             return None
         if (known := self._verifier.known(header)) is not None:
             return known

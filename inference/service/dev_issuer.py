@@ -70,7 +70,7 @@ class DevIssuer:
         return Route("/dev/token", self._answer, methods=["POST"], include_in_schema=False)
 
     async def _answer(self, request: Request) -> Response:
-        if not _from_this_machine(request):
+        if not from_this_machine(request):
             raise NotAllowedError("development tokens are for this machine only: ask for one at http://127.0.0.1, without a proxy")
         given = await _fields(request)
         role = given.get("role", "")
@@ -78,7 +78,7 @@ class DevIssuer:
         return JSONResponse({"access_token": token, "token_type": "Bearer", "expires_in": TOKEN_SECONDS})
 
 
-def _from_this_machine(request: Request) -> bool:
+def from_this_machine(request: Request) -> bool:
     """Whether a client on this machine asks, by a name of this machine.
 
     The Host check keeps a web page in the demo's browser from reaching us under a name of its own (DNS rebinding);

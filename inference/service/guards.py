@@ -22,6 +22,7 @@ from inference.service.request_body import BODY_SECONDS, BodyRules, BodyWatch, H
 from inference.service.request_log import REQUEST_ID, AccessLog, choose_request_id, log_unexpected, method_name, route_template
 from inference.service.security_headers import with_headers
 from inference.service.settings import Settings
+from inference.service.web.session import with_session
 
 EXEMPT: Final = HEALTH | {METRICS}  # a busy service must still say how it is
 DRAIN_RETRY_SECONDS: Final = 5
@@ -128,6 +129,7 @@ class _Exchange:
         REQUEST_ID.set(self.request_id)
         path: str = self._scope["path"]
         try:
+            self._headers = with_session(self._scope, self._headers)
             self._body = self._guard.admit(self._scope, self._headers)
             if path not in EXEMPT:
                 self._entered = True

@@ -133,11 +133,12 @@ class QueueCounts:
     past_cap: dict[int, int]
 
 
-def count_queue(unit: Unit) -> QueueCounts:
-    """Count the open referrals: one walk over an index."""
+def count_queue(unit: Unit, clinic: str | None = None) -> QueueCounts:
+    """Count the open referrals, or a clinic's: one walk over an index."""
+    own = () if clinic is None else (referrals.c.clinic == clinic,)
     columns = referrals.c.level, referrals.c.on_time, func.count(), func.min(referrals.c.received_us)
     rows = unit.connection.execute(
-        select(*columns).where(referrals.c.is_open == store.ONE).group_by(referrals.c.level, referrals.c.on_time)
+        select(*columns).where(referrals.c.is_open == store.ONE, *own).group_by(referrals.c.level, referrals.c.on_time)
     )
     open_, oldest, past_cap = dict.fromkeys(LEVELS, 0), dict[int, int](), dict[int, int]()
     for level, on_time, count, first in rows:
@@ -145,7 +146,7 @@ def count_queue(unit: Unit) -> QueueCounts:
         oldest[level] = min(first, oldest.get(level, first))
         if not on_time:
             past_cap[level] = count
-    by_level = select(referrals.c.level, func.count()).where(referrals.c.state == store.CLAIMED_TEXT).group_by(referrals.c.level)
+    by_level = select(referrals.c.level, func.count()).where(referrals.c.state == store.CLAIMED_TEXT, *own).group_by(referrals.c.level)
     claimed = {int(level): int(count) for level, count in unit.connection.execute(by_level)}
     depth = {(level, store.CLAIMED): claimed.get(level, 0) for level in LEVELS}
     return QueueCounts(depth | {(level, store.WAITING): open_[level] - claimed.get(level, 0) for level in LEVELS}, oldest, past_cap)

@@ -105,7 +105,7 @@ def answer_to(
 ) -> Response:
     """The response to an exception of a request to `path`; the first renderer whose prefix fits gives it its form."""
     problem = describe(error, names)
-    render = next((one for prefix, one in renderers.items() if path == prefix or path.startswith(f"{prefix}/")), _json)
+    render = next((one for prefix, one in renderers.items() if path == prefix or path.startswith(f"{prefix}/")), render_json)
     response = render(problem)
     response.headers.update(_headers(error))
     return response
@@ -153,7 +153,8 @@ def _problem(kind: _Kind, detail: str, fields: list[FieldError] | None = None) -
     )
 
 
-def _json(problem: Problem) -> Response:
+def render_json(problem: Problem) -> Response:
+    """The problem as a JSON document, which is how it is shown unless a part of the service has its own form."""
     return Response(orjson.dumps(problem.model_dump(exclude_none=True)), problem.status, media_type=MEDIA_TYPE)
 
 

@@ -258,6 +258,15 @@ class Referrals:
         """Leave a note."""
         return await self._act(who, "note", lambda unit, now: store.add_note(unit, id_, who, now, self._seal_detail(id_, detail)))
 
+    async def agree(self, who: Who, id_: str) -> dict[str, Any]:
+        """Agree with the level as it is."""
+        return await self._act(who, "agree", lambda unit, now: store.add_note(unit, id_, who, now, self._seal_detail(id_, {}), store.AGREED))
+
+    async def impression(self, who: Who, id_: str, level: int) -> dict[str, Any]:
+        """Record the level that a clinician gives a case before they see the machine's."""
+        detail = self._seal_detail(id_, {"impression_level": level})
+        return await self._act(who, "impression", lambda unit, now: store.add_note(unit, id_, who, now, detail, store.IMPRESSION))
+
     async def _act(self, who: Who, action: Action, work: Callable[[Unit, datetime], store.Referral]) -> dict[str, Any]:
         require(who, action)
         now = self.clock()

@@ -25,6 +25,9 @@ JSON_TYPES: Final = frozenset({b"application/json", b"application/fhir+json"})
 _JSON: Final = frozenset({b"application/json"})
 _PHOTOS: Final = frozenset({b"application/json", b"multipart/form-data"})
 _FORM: Final = frozenset({b"application/json", b"application/x-www-form-urlencoded"})
+_PAGE: Final = frozenset(
+    {b"application/json", b"application/x-www-form-urlencoded", b"multipart/form-data", b"application/offset+octet-stream"}
+)
 _UPLOAD: Final = re.compile(r"/v1/referrals(?:/[^/]+/findings)?")
 _SINGLE: Final = frozenset(
     {b"content-type", b"content-length", b"content-encoding", b"transfer-encoding", b"authorization", b"x-request-id"}
@@ -51,6 +54,8 @@ def accepted_types(method: str, path: str) -> frozenset[bytes]:
         return JSON_TYPES
     if path.startswith("/v1/referrals"):
         return _PHOTOS if method == "POST" and _UPLOAD.fullmatch(path) else _JSON
+    if path.startswith("/app/"):
+        return _PAGE
     return _FORM if path == "/dev/token" else _JSON
 
 

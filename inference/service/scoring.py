@@ -1,7 +1,7 @@
 """Scoring on demand: every case comes out, whatever becomes of the models, and soon.
 
-Cases that wait are scored together in one worker thread; photos have another, and long complaints a third, so that no
-other case waits for them. A model that raises, answers nonsense or hangs costs its part of the score, never the case: then the
+Cases that wait are scored together in one worker thread; photos have another, long complaints a third and
+heat maps a fourth, so that no other case waits for them. A model that raises, answers nonsense or hangs costs its part of the score, never the case: then the
 rules rank it, and if even they fail, a person must look. Knows no HTTP, no database and no roles.
 """
 
@@ -19,7 +19,10 @@ from pathlib import Path
 
 from inference.assessment import Assessment, BundleName
 from inference.case import Case, CaseReading, Photo, Vitals
-from inference.errors import OverloadedError
+from inference.errors import BundleError, OverloadedError, PhotoError
+from inference.heat_map import heat_map, overlay_png
+from inference.lesions import LesionModel, LesionRequest
+from inference.models import Models
 from inference.policy import Policy
 from inference.questions import Questions
 from inference.service.lane import Lane, Limits
@@ -40,6 +43,8 @@ _PATIENCE = 4  # time limits: photos and long complaints in a busy lane are wort
 _PHOTO_SHARE, _REST_SHARE = 0.6, 0.4  # of the time limit: with its photos, then without them, then by the rules
 _PHOTO_SECONDS = 0.15  # for each photo besides the first two
 _RULES_SECONDS = 0.3
+_HEAT_MAP_QUEUE = 4  # of clinicians who look at one and the same moment
+_HEAT_MAP_SHARE = 2  # of the time limit: it costs as much as 50 photos without their decoding
 _LOADING_SECONDS, _LOADING_QUEUE = 60.0, 8
 _LOAD_AGAIN_SECONDS = 60.0  # after a load that failed: it takes seconds, and may fail again
 _ASK_AGAIN_SECONDS = 5
@@ -65,6 +70,15 @@ class _Given:
     photos: Mapping[str, bytes]
     why: str = LATE
     count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A photo to draw a heat map for: the file's content, what the case says of it, the patient's age in years."""
+
+    content: bytes
+    photo: Photo
+    age_years: float | None
 
 
 class Scorer:
@@ -105,7 +119,9 @@ class Scorer:
         rules_limits = limits(BATCH, queue_limit, _RULES_SECONDS, _RULES_SECONDS)
         self._rules = Lane("rules", self._rank_by_rules, rules_limits, probe, _allowance)
         self._questions = Lane("questions", self._ask, limits(1, queue_limit, timeout_seconds, timeout_seconds), probe)
-        self._lanes = (self._models, self._long, self._photos, self._rest, self._rules, self._questions)
+        heat_limits = limits(1, _HEAT_MAP_QUEUE, _HEAT_MAP_SHARE * timeout_seconds, _PATIENCE * timeout_seconds)
+        self._heat_maps = Lane("heat maps", self._draw, heat_limits, _shown(_probe_photo()))
+        self._lanes = (self._models, self._long, self._photos, self._rest, self._rules, self._questions, self._heat_maps)
         loading = limits(1, _LOADING_QUEUE, _LOADING_SECONDS, 2 * _LOADING_SECONDS)
         self._loading: Lane[Callable[[], Live | bytes], Live | bytes] = Lane("bundles", _call, loading, bytes)
         if telemetry:
@@ -115,6 +131,11 @@ class Scorer:
     def ready(self) -> bool:
         """Whether the models were loaded, as far as they can be used."""
         return self._loaded.is_set()
+
+    @property
+    def models(self) -> Models:
+        """The live models, for what pages say of them; scoring goes through the lanes."""
+        return self._live.triage.models
 
     async def start(self) -> None:
         """Begin to load and verify the models, and to watch for others. Returns at once: see `ready`."""
@@ -162,6 +183,16 @@ class Scorer:
             except Exception as error:
                 raise OverloadedError("no question could be found for this case: ask again later", _ASK_AGAIN_SECONDS) from error
         return questions
+
+    async def heat_map(self, content: bytes, photo: Photo, age_years: float | None) -> bytes | None:
+        """A transparent PNG to lay over the upright photo whose file `content` is: see `inference.heat_map`.
+
+        None when there is no lesion model, when the photo cannot be read, and when the model fails or takes too long.
+        Raises OverloadedError when too many wait. Half a second's work or less, for which no case waits.
+        """
+        if not await self._can_score() or self._live.triage.models.lesions is None:
+            return None
+        return await self._heat_maps.put(_Shown(content, photo, age_years)) or None
 
     async def reload(self) -> tuple[str, ...]:
         """Use what serving.toml names now; gives the problems, if any. What cannot be used leaves the old model live."""
@@ -260,6 +291,10 @@ class Scorer:
     def _ask(self, cases: Sequence[_Given]) -> list[Questions]:
         return [self._live.triage.ask(given.reading, given.now, given.count) for given in cases]
 
+    def _draw(self, photos: Sequence[_Shown]) -> list[bytes]:
+        model = self._live.triage.models.lesions
+        return [_overlay(model, shown) for shown in photos]
+
 
 def _scored(live: Live, triage: Triage, cases: Sequence[_Given], photos: Mapping[str, bytes]) -> list[Assessment]:
     """All cases together; if anything unforeseen happens, one by one; the one that it happens to, by rules."""
@@ -270,6 +305,17 @@ def _scored(live: Live, triage: Triage, cases: Sequence[_Given], photos: Mapping
         if len(cases) > 1:
             return [_scored(live, triage, [given], photos)[0] for given in cases]
         return [_by_rules(live, replace(cases[0], why=FAILED))]
+
+
+def _overlay(model: LesionModel | None, shown: _Shown) -> bytes:
+    """The heat map's PNG; empty when there can be none."""
+    if model is None:
+        return b""
+    path = shown.photo.path
+    try:
+        return overlay_png(heat_map(model, LesionRequest(shown.photo, {path: shown.content}, shown.age_years)))
+    except (PhotoError, BundleError):
+        return b""
 
 
 def _by_rules(live: Live, given: _Given) -> Assessment:
@@ -316,3 +362,9 @@ def _probe_photo() -> _Given:
     Image.new("RGB", (256, 256), (150, 110, 90)).save(content, "JPEG")
     case = given.reading.case.model_copy(update={"photos": (Photo(path="probe.jpg"),)})
     return replace(given, reading=CaseReading(case, ()), photos={"probe.jpg": content.getvalue()})
+
+
+def _shown(given: _Given) -> _Shown:
+    """The first photo of a case."""
+    case = given.reading.case
+    return _Shown(given.photos[case.photos[0].path], case.photos[0], case.age_years)

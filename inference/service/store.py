@@ -23,6 +23,7 @@ from inference.service.database import Unit, insert_sql
 from inference.service.tables import ORDER_COLUMNS, assessments, events, from_us, idempotency, photo_links, referrals, to_us
 
 WAITING, CLAIMED, COMPLETED = "waiting", "claimed", "completed"
+NOTED, AGREED, IMPRESSION = "noted", "agreed", "impression"  # what a clinician says of a case and leaves as it is
 # Written out, not bound: only so do the databases see that the partial indexes apply.
 ONE: Any = literal_column("1")
 CLAIMED_TEXT: Any = literal_column("'claimed'")
@@ -231,9 +232,9 @@ def override(unit: Unit, id_: str, who: Who, level: int, policy: Policy, now: da
     return _change(unit, before, who, "overridden", now, detail=detail, override_level=level, **order)
 
 
-def add_note(unit: Unit, id_: str, who: Who, now: datetime, detail: bytes) -> Referral:
-    """Add a clinician's note."""
-    return _change(unit, find_referral(unit, id_, lock=True), who, "noted", now, detail=detail)
+def add_note(unit: Unit, id_: str, who: Who, now: datetime, detail: bytes, kind: str = NOTED) -> Referral:
+    """Add what a clinician says: a note, an agreement with the level, a first impression."""
+    return _change(unit, find_referral(unit, id_, lock=True), who, kind, now, detail=detail)
 
 
 @dataclass(frozen=True, slots=True)
