@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from postgres import NOT_INSTALLED, PostgresServer, find_binaries
@@ -46,6 +47,33 @@ def postgres_server() -> Iterator[PostgresServer]:
         yield server
     finally:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A running Chromium; tests that need it are skipped by name without one."""
+    from browser_support import chromium
+
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def demo_service(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """`nabz serve --demo` with the sample referrals, for all browser tests that leave the queue as it is."""
+    from browser_support import served
+
+    with served(tmp_path_factory.mktemp("demo")) as running:
+        yield running
+
+
+@pytest.fixture
+def own_service(browser: Any, tmp_path: Path) -> Iterator[Any]:
+    """`nabz serve --demo` of this test's own."""
+    from browser_support import served
+
+    with served(tmp_path) as running:
+        yield running
 
 
 @pytest.fixture
