@@ -20,8 +20,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from inference import models
 from inference.bundle import SIGNATURE_FILE, SIGNED_FILES, signed_message
-from inference.case import CaseReading, read_case
+from inference.case import CaseReading, Photo, read_case
 from inference.errors import BundleError, OverloadedError
+from inference.heat_map import heat_map, overlay_png
+from inference.lesions import LesionRequest
 from inference.models import Models, live_versions, load_models
 from inference.policy import load_policy
 from inference.service import lane, live_models, scoring
@@ -58,6 +60,17 @@ class Faulty:
     def score_cases(self, items):
         self.fault(items)
         return self._real.score_cases(items)
+
+
+class FaultyHeat(Faulty):
+    """Stands before a lesion model and gets in the way of heat maps alone."""
+
+    def score(self, items):
+        return self._real.score(items)
+
+    def malignancy(self, pixels, clinical):
+        self.fault(pixels)
+        return self._real.malignancy(pixels, clinical)
 
 
 class Hang:
@@ -275,6 +288,57 @@ def test_photos_are_scored(scorer, live):
     result = run(one, one.assess(reading, NOW, {path.name: path.read_bytes()}))
     assert result == Triage(live).assess(reading, NOW, samples)
     assert result.lesion is not None
+
+
+def test_a_heat_map_is_drawn_over_the_photo(scorer, live):
+    """It is the PNG that the model's heat map gives."""
+    path = Path(__file__).parent.parent / "data" / "sample" / "photos" / "pearly_lump.jpg"
+    photo, one = Photo(path=path.name, itch=True), scorer()
+    png = run(one, one.heat_map(path.read_bytes(), photo, 60))
+    assert png == overlay_png(heat_map(live.lesions, LesionRequest(photo, path.parent, 60)))
+
+
+def test_without_a_model_or_a_photo_there_is_no_heat_map(scorer, live):
+    """No lesion model, a file that is no photo, a model that fails: None each time, and the next photo has its map."""
+    photo, content = Photo(path="a.jpg"), scoring._probe_photo().photos["probe.jpg"]
+    without = scorer(replace(live, lesions=None))
+    assert run(without, without.heat_map(content, photo, 60)) is None
+    one = scorer()
+
+    async def work():
+        return await one.heat_map(b"no photo", photo, None), await one.heat_map(content, photo, None), one.health().degraded
+
+    broken, drawn, is_degraded = run(one, work())
+    assert broken is None and drawn.startswith(b"\x89PNG") and not is_degraded
+    failing = scorer(replace(live, lesions=FaultyHeat(live.lesions, raising)))
+    assert run(failing, failing.heat_map(content, photo, None)) is None
+
+
+def test_a_heat_map_that_hangs_keeps_nothing_else_waiting(scorer, live):
+    """It is given up in time; meanwhile cases and their photos are scored, and afterwards a probe lets heat maps in again."""
+    hang = Hang()
+    faulty = FaultyHeat(live.lesions, hang)
+    one = scorer(replace(live, lesions=faulty), timeout_seconds=1.0, rest_seconds=0.1)
+    photo, content = Photo(path="a.jpg"), scoring._probe_photo().photos["probe.jpg"]
+
+    async def work():
+        await until(lambda: one.ready)
+        map_ = asyncio.create_task(one.heat_map(content, photo, None))
+        await until(lambda: hang.calls == 1)
+        scored = await one.assess(case(photos=[{"path": "a.jpg"}]), NOW, {"a.jpg": content})
+        done_first = not map_.done()
+        late = await map_
+        degraded = one.health()
+        faulty.fault = lambda items: None
+        await until(lambda: not one.health().degraded)
+        after = await one.heat_map(content, photo, None)
+        hang.go.set()
+        return done_first, scored, late, degraded, after
+
+    done_first, scored, late, degraded, after = run(one, work())
+    assert done_first and "lesions" in scored.provenance.bundles and "not scored" not in str(scored.review.why)
+    assert late is None and after.startswith(b"\x89PNG")
+    assert degraded.problems == ("heat maps did not answer in time and are left out until a probe succeeds",)
 
 
 def test_long_complaints_wait_elsewhere(scorer, live, monkeypatch):

@@ -1,8 +1,8 @@
 """Scoring on demand: every case comes out, whatever becomes of the models, and soon.
 
-Cases that wait are scored together in one worker thread; photos have another, long complaints a third and
-heat maps a fourth, so that no other case waits for them. A model that raises, answers nonsense or hangs costs its part of the score, never the case: then the
-rules rank it, and if even they fail, a person must look. Knows no HTTP, no database and no roles.
+Cases that wait are scored together in one worker thread; photos have another, long complaints a third, and heat maps a
+fourth, so that no other case waits for them. A model that raises, answers nonsense or hangs costs its part of the score,
+never the case: then the rules rank it, and if even they fail, a person must look. Knows no HTTP, no database and no roles.
 """
 
 from __future__ import annotations
