@@ -83,7 +83,7 @@ async def act(request: Request) -> Response:
         await action(page.parts.referrals, request.scope[WHO], id_, form)
     except (ConflictError, UnprocessableError) as error:
         status = 409 if isinstance(error, ConflictError) else 422
-        return await case_answer(request, problem=page.speech.t(str(error)), typed={**form, "action": name}, status=status)
+        return await case_answer(request, problem=str(error), typed={**form, "action": name}, status=status)
     if name == "complete" and form.get("next"):
         return await claim_next(request)
     return go_to(f"/app/worklist?said={said}" if name in _LEAVES else f"/app/cases/{id_}?said={said}")
@@ -95,7 +95,7 @@ async def claim_next(request: Request) -> Response:
     columns = {name: value for name, value in filters.columns(request.scope[WHO]).items() if name in ("level", "specialty", "district")}
     try:
         row = await page.parts.referrals.claim_next(request.scope[WHO], columns)
-    except ConflictError:
+    except ConflictError:  # the policy lets nobody hold more
         return go_to("/app/worklist?view=mine&said=full")
     return go_to(f"/app/cases/{row['id']}?said=claimed" if row else "/app/worklist?said=none")
 

@@ -70,9 +70,11 @@ class Speech:
         return str(format_datetime(moment, pattern, tzinfo=PAKISTAN, locale=self.code))
 
     def percent(self, share: float | None) -> str:
-        """A share in [0, 1] as a whole percentage; below 1 % with one decimal."""
+        """A share in [0, 1] as a whole percentage; below 1 % with one decimal, and never a zero for what is none."""
         if share is None or share != share:
             return "–"
+        if 0 < share < 0.0005:
+            return "<0.1%"
         return f"{100 * share:.1f}%" if 0 < share < 0.01 else f"{100 * share:.0f}%"
 
     def age(self, years: float | None) -> str:

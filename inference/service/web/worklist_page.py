@@ -27,6 +27,7 @@ SAID = {
     "none": N_("No case waits in this list."),
     "not-found": N_("There is no case of that number: check the slip, and that it was sent."),
     "completed": N_("The case is completed."),
+    "full": N_("You hold as many cases as one person may: complete one, or put one back."),
     "released": N_("The case is back in the queue, at its place."),
 }
 
