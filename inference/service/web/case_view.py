@@ -115,9 +115,7 @@ def photo_lines(case: Case, assessment: Assessment | None, stored: Sequence[Mapp
         name = shown_name(photo.path)
         answers = tuple((field, value) for field in HISTORY if (value := getattr(photo, field)) is not None)
         advice = tuple(reason for reason in why if name in reason)
-        lines.append(
-            PhotoLine(name, hashes.get(photo.path), photo.body_site, photo.fitzpatrick, answers, advice, is_scored=name == scored)
-        )
+        lines.append(PhotoLine(name, hashes.get(photo.path), photo.body_site, photo.fitzpatrick, answers, advice, is_scored=name == scored))
     return lines
 
 

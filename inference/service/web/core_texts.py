@@ -47,11 +47,23 @@ LIMITS: Final = (
     N_("Learned from synthetic patients that were drawn from the catalogue; its probabilities are mostly estimates."),
     N_("Its figures are on synthetic patients of the same kind; accuracy on real patients is not known."),
     N_("Knows only the catalogue's conditions; a patient may have another one, or two at once."),
-    N_("The critical outcome was learned from emergency departments of the United States, among patients admitted to critical care or not admitted at all: patients admitted elsewhere are absent, so it is easier than reality, and telemedicine patients differ."),
-    N_("The emergency call was learned from 760 visits to two Korean hospitals; it follows how experts there apply KTAS, without the pain score that they saw."),
-    N_("Glucose and capillary refill are not inputs: the rule floor covers them. Oxygen use and consciousness short of unresponsive enter by a fixed score, with little data behind them."),
-    N_("The KTAS visits are of adults: a child's emergency call rests on its critical risk and its vitals' distance from the usual for its age. For newborns trust the rule floor."),
+    N_(
+        "The critical outcome was learned from emergency departments of the United States, among patients admitted to critical care or not admitted at all: patients admitted elsewhere are absent, so it is easier than reality, and telemedicine patients differ."
+    ),
+    N_(
+        "The emergency call was learned from 760 visits to two Korean hospitals; it follows how experts there apply KTAS, without the pain score that they saw."
+    ),
+    N_(
+        "Glucose and capillary refill are not inputs: the rule floor covers them. Oxygen use and consciousness short of unresponsive enter by a fixed score, with little data behind them."
+    ),
+    N_(
+        "The KTAS visits are of adults: a child's emergency call rests on its critical risk and its vitals' distance from the usual for its age. For newborns trust the rule floor."
+    ),
     N_("Knows six diagnoses only; infections, leishmaniasis, eczema and all else look like one of them."),
-    N_("Learned from patients of one Brazilian state, nearly all of Fitzpatrick skin types 1 to 3; figures for types 4 to 6 rest on a handful of photos or none."),
-    N_("The cancers in the data were chosen for biopsy: their share is far above a clinic's, so probabilities are too high for unselected patients until they are recalibrated there."),
+    N_(
+        "Learned from patients of one Brazilian state, nearly all of Fitzpatrick skin types 1 to 3; figures for types 4 to 6 rest on a handful of photos or none."
+    ),
+    N_(
+        "The cancers in the data were chosen for biopsy: their share is far above a clinic's, so probabilities are too high for unselected patients until they are recalibrated there."
+    ),
 )

@@ -20,6 +20,7 @@ def page_routes() -> list[BaseRoute]:
         Route("/app/choices", sign_in.set_choices, methods=["POST"]),
         Route("/app/static/{name}", serve_asset, methods=["GET"]),
         Route("/app/worklist", worklist_page.show_worklist, methods=["GET"]),
+        Route("/app/worklist/find", worklist_page.find, methods=["POST"]),
         Route("/app/worklist/next", case_actions.claim_next, methods=["POST"]),
         Route("/app/events", events_page.listen, methods=["GET"]),
         Route("/app/cases/{id}", case_page.show_case, methods=["GET"]),

@@ -58,8 +58,13 @@
   const types = (element) => element.isContentEditable || element.matches("textarea, select, input:not([type=radio]):not([type=checkbox]):not([type=submit])");
   if (document.documentElement.hasAttribute("data-keys")) {
     document.addEventListener("keydown", (event) => {
-      if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
       const target = event.target instanceof Element ? event.target : document.body;
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+        const form = target.closest("form");
+        if (form) { event.preventDefault(); form.requestSubmit(); }
+        return;
+      }
+      if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
       if (event.key === "Escape" && types(target)) { target.blur(); return; }
       if (types(target) || !Object.hasOwn(keys, event.key)) return;
       if (one("#keys") && one("#keys").open && event.key !== "?") return;
