@@ -127,7 +127,7 @@ def signed_in(browser: Any, service: Served, role: str, name: str | None = None,
     """
     language, theme = context.pop("language", "en"), context.pop("theme", "light")
     fresh = browser.new_context(base_url=service.url, **{"viewport": {"width": 1280, "height": 900}, **context})
-    shared = {"url": f"{service.url}/app", "httpOnly": True}
+    shared = {"domain": "127.0.0.1", "path": "/app", "httpOnly": True}
     fresh.add_cookies(
         [
             {"name": "nabz_session", "value": service.token(role, name), "sameSite": "Strict", **shared},
