@@ -7,6 +7,7 @@ diagnoses. A photo that fails is still scored; the caller decides what a failed 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,12 @@ LEAST_SIDE = 128
 # The thresholds leave the photos of PAD-UFES-20 in (under 2 % refused) and synthetic failures out.
 LEAST_LAPLACIAN_VARIANCE = 5.0
 DARK_LUMA, BRIGHT_LUMA = 40.0, 235.0
+DARK_PERCENTILE, BRIGHT_PERCENTILE = 95, 20
 LEAST_SKIN_SHARE = 0.10
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+SKIN_RED_TO_BLUE, SKIN_RED_TO_GREEN, LEAST_SKIN_RED = 1.08, 1.02, 20
+MID_GREY, LEAST_RELATIVE_LUMA = 128.0, 0.2
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+_LUMA = np.array(LUMA, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,21 @@ def photo_problems() -> tuple[PhotoProblem, ...]:
     return tuple(_PROBLEMS.values())
 
 
+def gate_numbers() -> dict[str, Any]:
+    """The gate's numbers, for a phone that judges a photo before it is sent: `static/intake_photo.js` goes by these."""
+    return {
+        "judged_side": JUDGED_SIDE,
+        "least_side": LEAST_SIDE,
+        "least_variance": LEAST_LAPLACIAN_VARIANCE,
+        "dark": [DARK_PERCENTILE, DARK_LUMA],
+        "bright": [BRIGHT_PERCENTILE, BRIGHT_LUMA],
+        "least_skin": LEAST_SKIN_SHARE,
+        "skin": [SKIN_RED_TO_BLUE, SKIN_RED_TO_GREEN, LEAST_SKIN_RED],
+        "grey": [MID_GREY, LEAST_RELATIVE_LUMA],
+        "luma": LUMA,
+    }
+
+
 def judge_quality(image: Image.Image, original_size: tuple[int, int]) -> PhotoQuality:
     """Judge an RGB photo; `original_size` is its width and height in pixels before any reduction."""
     small = image.copy()
@@ -85,9 +105,9 @@ def judge_quality(image: Image.Image, original_size: tuple[int, int]) -> PhotoQu
     codes: list[str] = []
     if min(original_size) < LEAST_SIDE:
         codes.append("too_small")
-    if np.percentile(luma, 95) < DARK_LUMA:
+    if np.percentile(luma, DARK_PERCENTILE) < DARK_LUMA:
         codes.append("too_dark")
-    elif np.percentile(luma, 20) > BRIGHT_LUMA:
+    elif np.percentile(luma, BRIGHT_PERCENTILE) > BRIGHT_LUMA:
         codes.append("too_bright")
     else:
         # Neither blur nor colour means anything in a photo that is black or burnt out.
@@ -109,7 +129,7 @@ def laplacian_variance(luma: NDArray[np.float32]) -> float:
         return 0.0
     inner = luma[1:-1, 1:-1]
     laplacian = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * inner
-    relative = max(float(inner.mean()) / 128.0, 0.2)
+    relative = max(float(inner.mean()) / MID_GREY, LEAST_RELATIVE_LUMA)
     return float(laplacian.var()) / relative**2
 
 
@@ -121,4 +141,4 @@ def skin_share(pixels: NDArray[np.float32]) -> float:
     leaves or a screen fails it, a face at dusk does not.
     """
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
-    return float(np.mean((red > 1.08 * blue) & (red > 1.02 * green) & (red > 20)))
+    return float(np.mean((red > SKIN_RED_TO_BLUE * blue) & (red > SKIN_RED_TO_GREEN * green) & (red > LEAST_SKIN_RED)))

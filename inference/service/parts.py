@@ -29,6 +29,7 @@ from inference.service.settings import Settings
 from inference.service.tables import facts, from_us, referrals
 from inference.service.telemetry import Telemetry
 from inference.service.vault import Vault
+from inference.service.web.uploads import UploadStore
 
 CLOCK = Who("nabz", "admin")  # who does what nobody asked for: leases that end, retention
 _SWEEP_SECONDS, _ANCHOR_SECONDS, _RETENTION_SECONDS = 1.0, 60.0, 3600.0
@@ -55,6 +56,11 @@ class Parts:
     outbox: Outbox
     clock: Callable[[], datetime]
     _is_policy_applied: bool = False
+
+    @property
+    def uploads(self) -> UploadStore:
+        """Photos that are on their way in pieces."""
+        return UploadStore(self.settings.data_dir / "uploads", self.vault)
 
     async def start(self) -> None:
         """Begin to work: the database at once, the models as soon as they are verified."""
@@ -122,6 +128,7 @@ class Parts:
         erased = await retention.run_retention(self.database, self.photos, CLOCK, self.settings.retention_days, self.clock())
         if erased:
             _log.info("erased %d completed referrals by policy", erased)
+        await asyncio.to_thread(self.uploads.sweep, self.clock().timestamp())
 
 
 @dataclass(frozen=True, slots=True)

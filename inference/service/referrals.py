@@ -70,7 +70,7 @@ class Referrals:
         if not clinic:
             raise UnprocessableError("your token names no clinic: a referral needs one to come from")
         now = self.clock()
-        marks = (_hash(who.subject, clinic, "referrals", key), hashlib.sha256(body).hexdigest()) if key else None
+        marks = _marks(who, key, body) if key else None
         has_photos = any(one.uploads for one in given)
         if marks and has_photos and (earlier := await self.database.run(lambda unit: self._replay(unit, who, *marks, now))):
             return earlier  # photos are costly; without them it is cheaper to score again than to ask first
@@ -88,6 +88,13 @@ class Referrals:
         if not any(one.is_replay for one in stored):
             self.count_reviews(one.assessment for _, one in ready)
         return stored
+
+    async def answered_before(self, who: Who, key: str, body: bytes) -> Stored | None:
+        """What `submit` has answered to this key; None for a new one. Raises UnprocessableError when it was used for another body."""
+        require(who, "referral.create")
+        now = self.clock()
+        earlier = await self.database.run(lambda unit: self._replay(unit, who, *_marks(who, key, body), now))
+        return earlier[0] if earlier else None
 
     def count_reviews(self, assessments: Iterable[Assessment]) -> None:
         """Count the review reasons of what was stored."""
@@ -324,6 +331,11 @@ def describe(row: Mapping[Any, Any], policy: Policy, now: datetime) -> dict[str,
         "version": row["version"],
         "revision": row["revision"],
     }
+
+
+def _marks(who: Who, key: str, body: bytes) -> tuple[str, str]:
+    """By what a caller's idempotency key is remembered, and by what the request that it stands for."""
+    return _hash(who.subject, who.clinic, "referrals", key), hashlib.sha256(body).hexdigest()
 
 
 def _hash(*parts: str | None) -> str:

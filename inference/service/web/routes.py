@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from starlette.routing import BaseRoute, Route
 
-from inference.service.web import case_actions, case_page, events_page, photo_page, sign_in, worklist_page
+from inference.service.web import case_actions, case_page, dashboard_page, events_page, photo_page, sign_in, worklist_page
 from inference.service.web.assets import serve_asset
+from inference.service.web.intake_routes import intake_routes
 
 
 def page_routes() -> list[BaseRoute]:
@@ -22,8 +23,10 @@ def page_routes() -> list[BaseRoute]:
         Route("/app/worklist", worklist_page.show_worklist, methods=["GET"]),
         Route("/app/worklist/find", worklist_page.find, methods=["POST"]),
         Route("/app/worklist/next", case_actions.claim_next, methods=["POST"]),
+        Route("/app/dashboard", dashboard_page.show_dashboard, methods=["GET"]),
         Route("/app/events", events_page.listen, methods=["GET"]),
         Route("/app/cases/{id}", case_page.show_case, methods=["GET"]),
         Route("/app/cases/{id}/{action}", case_actions.act, methods=["POST"]),
         Route("/app/cases/{id}/photos/{sha256}/{kind}", photo_page.show_photo, methods=["GET"]),
+        *intake_routes(),
     ]
