@@ -8,7 +8,7 @@ THREADS ?= 2
 SAMPLE := data/sample/referrals.jsonl
 SAMPLE_NOW := 2026-11-22T10:00:00+05:00
 
-.PHONY: help demo serve test test-reliability lint format train train-smoke data-check bench lock clean
+.PHONY: help demo serve test test-browser test-reliability screenshots translations lint format train train-smoke data-check bench lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
@@ -28,6 +28,10 @@ $(VENV)/dev.done: requirements/dev.txt $(VENV)/core.done
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@
 
+$(VENV)/browser.done: requirements/browser.txt $(VENV)/dev.done
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/browser.txt
+	touch $@
+
 demo: $(VENV)/core.done ## install the inference package and rank the sample referrals with the shipped models
 	@$(BIN)/nabz rank $(SAMPLE) --now $(SAMPLE_NOW) || test $$? -eq 1
 
@@ -35,7 +39,18 @@ serve: $(VENV)/service.done ## run the service with the sample referrals and a t
 	$(BIN)/nabz serve --demo
 
 test: $(VENV)/dev.done ## install what the tests need and run them
-	NABZ_DATA=$${NABZ_DATA:-$(DATA)} $(BIN)/python -m pytest
+	NABZ_DATA=$${NABZ_DATA:-$(DATA)} $(BIN)/python -m pytest -m "not browser"
+
+test-browser: $(VENV)/browser.done ## the pages in a real Chromium: accessibility, keys, thin lines, lost connections (skipped by name without one)
+	$(BIN)/python -m pytest -m browser
+
+screenshots: $(VENV)/browser.done ## make the README's pictures of the pages again
+	NABZ_SCREENSHOTS=write $(BIN)/python -m pytest -m browser tests/test_browser_screenshots.py
+
+translations: $(VENV)/dev.done ## bring the pages' messages.po up to date with their texts; then translate what is empty in it
+	mkdir -p build
+	$(BIN)/pybabel --quiet extract -F babel.cfg -k t -k N_ -k tn:1,2 --no-location --project Nabz -o build/messages.pot inference/service/web
+	$(BIN)/pybabel --quiet update --no-fuzzy-matching --ignore-obsolete --no-wrap -i build/messages.pot -d inference/service/web/locale -l ur -D messages
 
 test-reliability: $(VENV)/dev.done ## kill, race, starve, flood and fuzz the service at full size, and print the table (about two hours, estimate)
 	PYTHONPATH=tests $(BIN)/python -m reliability
@@ -67,7 +82,7 @@ LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url
 
 lock: ## pin every extra again, with hashes (needs uv)
 	echo "setuptools>=77" | $(LOCK) pyproject.toml - -o requirements/core.txt
-	for extra in service train cluster dev; do $(LOCK) --extra $$extra -c requirements/core.txt pyproject.toml -o requirements/$$extra.txt; done
+	for extra in service train cluster dev browser; do $(LOCK) --extra $$extra -c requirements/core.txt pyproject.toml -o requirements/$$extra.txt; done
 
 clean: ## remove what the commands made here (not the models)
 	rm -rf $(VENV) build runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

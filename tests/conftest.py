@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,21 @@ import pytest
 from postgres import NOT_INSTALLED, PostgresServer, find_binaries
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+_FIGURES: list[str] = []
+
+
+@pytest.fixture
+def figure() -> Callable[[str], None]:
+    """Takes a figure that a test measured; all of them stand at the end of the run."""
+    return _FIGURES.append
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what was measured."""
+    for line in _FIGURES:
+        terminalreporter.write_line(f"measured: {line}")
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import time
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -223,7 +224,7 @@ def over_the_line(page: Any, path: str) -> tuple[int, float]:
 
 
 @pytest.mark.parametrize("language", ["en", "ur"])
-def test_pages_over_a_thin_line(browser: Any, own_service: Served, language: str):
+def test_pages_over_a_thin_line(browser: Any, own_service: Served, figure: Callable[[str], None], language: str):
     """50 kB/s and 400 ms: usable within 3 s. Fifty rows are 30 kB at first and 8 kB again; a case without its photo 30 kB, a thumbnail 15."""
     lines = (ROOT / "data/sample/referrals.jsonl").read_text(encoding="utf-8").splitlines()
     dropped = ("photos", "received_at", "case_id")
@@ -245,8 +246,8 @@ def test_pages_over_a_thin_line(browser: Any, own_service: Served, language: str
     case, seconds_case = over_the_line(fresh, links[0])
     with_photo = signed_in(browser, own_service, "clinician", language=language)
     thumbnail = len(with_photo.request.get(re.search(r'"([^"]+/thumb)"', with_photo.request.get(photo).text()).group(1)).body())
-    print(
-        f"\n{language}: worklist {first} bytes in {seconds:.2f} s, again {again} bytes in {seconds_again:.2f} s; "
+    figure(
+        f"50 kB/s, 400 ms, {language}: worklist {first} bytes in {seconds:.2f} s, again {again} bytes in {seconds_again:.2f} s; "
         f"case {case} bytes in {seconds_case:.2f} s; thumbnail {thumbnail} bytes"
     )
     assert (first <= 30_000, again <= 8_000, case <= 30_000, thumbnail <= 15_000) == (True, True, True, True)

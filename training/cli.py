@@ -128,7 +128,7 @@ def _add_all(commands: _SUBPARSERS) -> None:
     )
     every.add_argument("--data", type=Path, required=True, help="the folder of data sets (see data/sources.toml)")
     every.add_argument("--models", type=Path, default=Path("models"), help="where the bundles go (default models)")
-    every.add_argument("--version", default="1.0.0")
+    every.add_argument("--version", default=None, help="the bundles' version (default: of each task the live one)")
     _add_common(every)
     every.set_defaults(run=_all)
 

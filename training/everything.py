@@ -7,11 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from inference.models import TASKS
+from inference.models import SERVING_FILE, TASKS, live_versions
 from training import acuity, lesions, symptoms
 from training.catalogue import CATALOGUE
 from training.export import make_live
 from training.levels import choose_levels
+
+FIRST_VERSION = "1.0.0"
 
 
 def train_everything(args: argparse.Namespace) -> list[tuple[Path, float]]:
@@ -22,19 +24,21 @@ def train_everything(args: argparse.Namespace) -> list[tuple[Path, float]]:
         ("acuity", acuity, args.data),
         ("lesions", lesions, args.data / "pad_ufes_20"),
     )
+    live = live_versions(args.models) if (args.models / SERVING_FILE).is_file() else {}
+    versions = {task: args.version or live.get(task, FIRST_VERSION) for task, _, _ in sources}
     done = []
     for task, trainer, data in sources:
         started = time.monotonic()
-        folder = trainer.train(_arguments(trainer, args, task, data))
+        folder = trainer.train(_arguments(trainer, args, task, versions[task], data))
         done.append((folder, time.monotonic() - started))
-    make_live(args.models, dict.fromkeys(TASKS, args.version))
+    make_live(args.models, {task: versions[task] for task in TASKS})
     choose_levels(args.data, args.models, args.threads)
     return done
 
 
-def _arguments(trainer: Any, args: argparse.Namespace, task: str, data: Path) -> argparse.Namespace:
+def _arguments(trainer: Any, args: argparse.Namespace, task: str, version: str, data: Path) -> argparse.Namespace:
     """The trainer's own options at their defaults, with the common ones from the command line."""
     parser = argparse.ArgumentParser()
     trainer.add_arguments(parser)
-    common = {name: getattr(args, name) for name in ("seed", "smoke", "threads", "quiet", "version")}
-    return argparse.Namespace(**vars(parser.parse_args([])), **common, data=data, out=args.models / task / args.version)
+    common = {name: getattr(args, name) for name in ("seed", "smoke", "threads", "quiet")}
+    return argparse.Namespace(**vars(parser.parse_args([])), **common, version=version, data=data, out=args.models / task / version)

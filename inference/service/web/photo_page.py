@@ -45,9 +45,9 @@ async def show_photo(request: Request) -> Response:
 
 def _smaller(content: bytes, longest_side: int, most_bytes: int) -> bytes:
     """The photo with sides of at most `longest_side` pixels, in at most about `most_bytes`."""
-    image = Image.open(io.BytesIO(content))
-    image.draft("RGB", (longest_side, longest_side))
-    image = image.convert("RGB")
+    opened = Image.open(io.BytesIO(content))
+    opened.draft("RGB", (longest_side, longest_side))
+    image = opened.convert("RGB")
     image.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
     small = b""
     for quality in _QUALITIES:

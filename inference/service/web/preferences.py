@@ -45,7 +45,7 @@ def preferences_of(request: Request) -> Preferences:
     if len(parts) != 4 or parts[0] not in LANGUAGES or parts[1] not in THEMES:
         asked = request.headers.get("accept-language", "").lower()
         return Preferences(language="ur" if asked.startswith("ur") else "en")
-    return Preferences(parts[0], parts[1], parts[2] == "1", parts[3] == "1")  # type: ignore[arg-type] # checked above
+    return Preferences(parts[0], parts[1], parts[2] == "1", parts[3] == "1")
 
 
 def keep(response: Response, request: Request, chosen: Preferences) -> None:

@@ -111,7 +111,7 @@ def templates(language: str) -> Environment:
         lstrip_blocks=True,
         extensions=["jinja2.ext.i18n"],
     )
-    environment.install_gettext_translations(speech(language).translations, newstyle=True)  # type: ignore[attr-defined, arg-type]
+    environment.install_gettext_translations(speech(language).translations, newstyle=True)  # type: ignore[attr-defined]
     environment.globals |= {"asset": asset_url, "script_of": script_of, "notice": _NOTICE}
     assert _NOTICE == NOTICE
     return environment

@@ -102,6 +102,6 @@ async def set_choices(request: Request) -> Response:
     """Keep the choices and go back to the page that they were made on."""
     form = await request.form()
     back = str(form.get("back", ""))
-    response = go_to(back if session.is_page(back.split("?")[0]) and "//" not in back and "\\" not in back else "/app")
+    response = go_to(back if session.is_page(back.partition("?")[0]) and "//" not in back and "\\" not in back else "/app")
     keep(response, request, preferences_of(request).with_form(form))
     return response

@@ -135,7 +135,7 @@ class Vocabulary:
 
     def of(self, table: Mapping[str, str], code: str | None) -> str:
         """A code's word from a table; a code that the table lacks as it is."""
-        return self.speech.t(table[code]) if code in table else (code or "").replace("_", " ")
+        return self.speech.t(table[code]) if code is not None and code in table else (code or "").replace("_", " ")
 
     def specialty(self, code: str) -> str:
         """A specialty's name."""
@@ -174,7 +174,7 @@ class Vocabulary:
         unit = _VITALS.get(name, ("", ""))[1]
         return self.speech.t(unit)
 
-    def measured(self, name: str, value: Any) -> str:
+    def measured(self, value: Any) -> str:
         """A vital's value in words or digits."""
         if isinstance(value, bool):
             return self.speech.t("yes") if value else self.speech.t("no")

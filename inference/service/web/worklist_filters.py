@@ -63,7 +63,8 @@ class WorklistFilters:
 
     def url(self, **changes: Any) -> str:
         """The address of the list with something changed; any change but of the sort starts from the first page."""
-        changed = replace(self, **({} if changes.keys() & {"cursor"} else {"cursor": "", "first": 1}), **changes)
+        start = self if "cursor" in changes else replace(self, cursor="", first=1)
+        changed = replace(start, **changes)
         given = {
             "view": changed.view if changed.view != "open" else "",
             "level": changed.level or "",
