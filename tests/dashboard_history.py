@@ -79,8 +79,9 @@ def fill(
         due = [arrivals.pop() for _ in range(sum(one[0] <= at for one in arrivals))]
         for received, clinic, one in due:
             do(_arrive, intake._sealed(one, clinic, Submission(None)), Who(f"{clinic}-1", "clinic", clinic), policy, received)
+        urgent = [one.assessment.level <= 2 for _, _, one in due]
         for doctor in DOCTORS:
-            if at < now - timedelta(hours=1) and chance.random() < _diligence(at):
+            if at < now - timedelta(minutes=10) and chance.random() < _diligence(at, is_urgent=any(urgent)):
                 do(_see, doctor, policy, at + timedelta(minutes=1), chance.random(), intake)
         at += _STEP
     engine.dispose()
@@ -117,7 +118,9 @@ def _scored(cases: list[tuple[datetime, str, dict[str, Any]]], policy: Policy) -
     """The cases, scored; the last one to arrive first."""
     cases = sorted(cases, key=lambda one: one[0], reverse=True)
     triage, ids = Triage(load_models(ROOT / "models"), policy=policy), [new_id() for _ in cases]
-    readings = [read_case({"case_id": id_, **case, "received_at": at.isoformat()}, id_) for id_, (at, _, case) in zip(ids, cases, strict=True)]
+    readings = [
+        read_case({"case_id": id_, **case, "received_at": at.isoformat()}, id_) for id_, (at, _, case) in zip(ids, cases, strict=True)
+    ]
     assessed = triage.assess_each(readings, [at for at, _, _ in cases])
     return [
         (at, clinic, Scored(id_, reading.case, reading.problems, {}, one, assessment_json(one)))
@@ -125,9 +128,10 @@ def _scored(cases: list[tuple[datetime, str, dict[str, Any]]], policy: Policy) -
     ]
 
 
-def _diligence(at: datetime) -> float:
-    """How likely a doctor is to take a case within five minutes, by Pakistan's hour: one of them also looks in at night."""
-    return 0.028 if 8 <= (at.hour + 5) % 24 < 20 else 0.012
+def _diligence(at: datetime, *, is_urgent: bool) -> float:
+    """How likely a doctor is to take a case within five minutes, by Pakistan's hour; an urgent arrival rings."""
+    by_day = 8 <= (at.hour + 5) % 24 < 20
+    return (0.5 if by_day else 0.25) if is_urgent else 0.022 if by_day else 0.006
 
 
 def _arrive(unit: Unit, new: store.NewReferral, who: Who, policy: Policy, now: datetime) -> None:

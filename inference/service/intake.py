@@ -25,6 +25,7 @@ from inference.service import store
 from inference.service.changes import is_worse, merged, refused_priority, still_open, what_changed
 from inference.service.photo_store import PhotoStore, clean_photo
 from inference.service.scoring import Scorer
+from inference.service.syndromes import syndromes_of
 from inference.service.vault import Vault
 
 _SHOWN_COMPLAINT = 280
@@ -273,6 +274,7 @@ def summary_of(case: Case, assessment: Assessment) -> dict[str, Any]:
         "condition": {"name_en": first.name_en, "name_ur": first.name_ur, "probability": first.probability} if first else None,
         "photos": len(case.photos),
         "review": assessment.review.why[:_SHOWN_REVIEW],
+        "syndromes": syndromes_of(assessment.findings),
     }
 
 
