@@ -38,11 +38,11 @@ def fingerprint() -> str:
 
 @pytest.fixture(scope="module")
 def busy_service(browser: Any, tmp_path_factory: pytest.TempPathFactory):
-    """The sample referrals, after an invented month of other cases."""
-    from dashboard_history import fill_folder
+    """A service with an invented month of cases behind it."""
+    from dashboard_history import fill
 
     folder = tmp_path_factory.mktemp("busy")
-    fill_folder(folder)
+    fill(folder)
     with served(folder) as running:
         yield running
 
@@ -67,9 +67,9 @@ def shot(browser: Any, service: Served, name: str, language: str) -> bytes:
 
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_page_can_be_pictured(browser: Any, busy_service: Served, name: str, language: str):
+def test_the_page_can_be_pictured(browser: Any, demo_service: Served, busy_service: Served, name: str, language: str):
     """Each page fills its picture with something; `make screenshots` keeps it for the README."""
-    image = Image.open(io.BytesIO(shot(browser, busy_service, name, language))).convert("RGB")
+    image = Image.open(io.BytesIO(shot(browser, busy_service if name == "dashboard" else demo_service, name, language))).convert("RGB")
     assert image.width == WIDTHS[name] and len(image.resize((64, 64)).getcolors(64 * 64) or ()) > 60
     if os.environ.get("NABZ_SCREENSHOTS") == "write":
         FOLDER.mkdir(parents=True, exist_ok=True)

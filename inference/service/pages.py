@@ -114,6 +114,8 @@ def _statement(state: str, names: tuple[str, ...], is_moved: bool | None, *, has
     """The query of a page. Building it costs more than running it, so it is built once for each kind of page."""
     order = _COMPLETED_ORDER if state == COMPLETED else _ORDER
     query = select(*_SHOWN).where(_CONDITIONS[state], *(referrals.c[name] == bindparam(name) for name in names))
+    if "on_time" in names and "level" not in names:
+        query = query.where(referrals.c.level.in_(LEVELS))  # else the whole index is walked for the few that are late
     if has_last:
         place = tuple_(*(bindparam(f"last_{number}", type_=column.type) for number, column in enumerate(order)))
         query = query.where(tuple_(*order) < place if state == COMPLETED else tuple_(*order) > place)
