@@ -61,7 +61,7 @@ def test_no_text_is_untranslated():
 def test_translations_keep_what_is_filled_in():
     """Each placeholder of the English text stands in the Urdu one, once in every form."""
     for english, forms in urdu().items():
-        for form in forms:
+        for form in filter(None, forms):
             assert sorted(PLACEHOLDER.findall(form)) == sorted(PLACEHOLDER.findall(english)), english
 
 
@@ -80,10 +80,11 @@ def test_one_word_for_one_thing():
     assert len(table) > 20
     strayed = []
     for english, forms in urdu().items():
+        said = PLACEHOLDER.sub("", english)
         for word, terms in table:
-            if re.search(rf"\b{word}\b", english, re.IGNORECASE):
+            if re.search(rf"\b{word}\b", said, re.IGNORECASE):
                 ends = [term.strip() for term in terms.split("/")]
-                strayed += [(word, english, form) for form in forms if not any(term in form for term in ends)]
+                strayed += [(word, english, form) for form in forms if form and not any(term in form for term in ends)]
     assert strayed == []
 
 
@@ -114,7 +115,7 @@ def test_every_code_has_a_word():
 
 @pytest.mark.parametrize(
     ("minutes", "english", "in_urdu"),
-    [(0, "0 min", "0 منٹ"), (59, "59 min", "59 منٹ"), (60, "1 h", "1 گھنٹے"), (1440, "24 h", "24 گھنٹے"), (20160, "14 d", "14 دن")],
+    [(0, "0 min", "0 منٹ"), (59, "59 min", "59 منٹ"), (60, "1 h", "1 گھنٹہ"), (1440, "24 h", "24 گھنٹے"), (20160, "14 d", "14 دن")],
 )
 def test_durations(minutes: int, english: str, in_urdu: str):
     """In the unit that a reader would use, with Latin digits in both."""

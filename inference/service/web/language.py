@@ -61,7 +61,7 @@ class Speech:
         if minutes < _MINUTES_PER_HOUR:
             return self.t("%(n)s min", n=f"{max(minutes, 0):.0f}")
         if minutes < 2 * _MINUTES_PER_DAY:
-            return self.t("%(n)s h", n=f"{minutes / _MINUTES_PER_HOUR:.0f}")
+            return self.tn("%(n)s h", "%(n)s h", round(minutes / _MINUTES_PER_HOUR))
         return self.t("%(n)s d", n=f"{minutes / _MINUTES_PER_DAY:.0f}")
 
     def moment(self, at: datetime | str, pattern: str = "d MMM yyyy, HH:mm") -> str:
