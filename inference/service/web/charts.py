@@ -15,7 +15,6 @@ from markupsafe import Markup, escape
 
 WIDTH: Final = 330  # in the plot's own units, about a small phone's; text is 12 of them high
 _MARK: Final = 9
-_LEAST_GAP: Final = 13  # between the labels of two lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +91,6 @@ def whisker(low: tuple[float, float], high: tuple[float, float], kind: str) -> M
     across, along = (0.0, 3.0) if y1 == y2 else (3.0, 0.0)
     ends = "".join(f"M{_n(x - across)} {_n(y - along)}L{_n(x + across)} {_n(y + along)}" for x, y in (low, high))
     return _element("path", f'd="M{_n(x1)} {_n(y1)}L{_n(x2)} {_n(y2)}{ends}"{_class(kind)}')
-
-
-def spread(places: Sequence[float], low: float, high: float, gap: float = _LEAST_GAP) -> list[float]:
-    """The places, each moved as little as needed, in order, so that two labels are a gap apart and all lie in [low, high]."""
-    order = sorted(range(len(places)), key=lambda one: places[one])
-    found, least = dict[int, float](), low
-    for index in order:
-        found[index] = max(places[index], least)
-        least = found[index] + gap
-    most = high
-    for index in reversed(order):
-        found[index] = min(found[index], most)
-        most = found[index] - gap
-    return [found[index] for index in range(len(places))]
 
 
 def sparkline(counts: Sequence[int], title: str, width: float = 96, height: float = 22) -> Markup:

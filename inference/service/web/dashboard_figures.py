@@ -44,8 +44,8 @@ def wait_figures(history: History, policy: Policy) -> list[WaitFigure]:
 
 
 def _waits_of(history: History, level: int, cap_minutes: int) -> WaitFigure:
-    waits = [max(one.wait_us, 0) / _MINUTE_US for one in history.claims if one.level == level]
-    late = [one.wait_us / _MINUTE_US for one in history.late if one.level == level]
+    waits = [max(wait_us, 0) / _MINUTE_US for wait_us in history.claims[level]]
+    late = [wait_us / _MINUTE_US for wait_us in history.late[level]]
     within = sum(wait <= cap_minutes for wait in waits)
     return WaitFigure(
         level,

@@ -5,7 +5,7 @@ Days are Pakistan's (UTC+5 all year round), counted from 1 January 1970.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Final
@@ -61,14 +61,6 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """The first claim of a case: its level then, and how long it had waited, in microseconds."""
-
-    level: int
-    wait_us: int
-
-
-@dataclass(frozen=True, slots=True)
 class Decision:
     """One thing that a clinician decided of a case: `kind` is overridden, agreed or completed."""
 
@@ -103,7 +95,8 @@ class CaseFacts:
 class History:
     """What was read. Counters are by (day, level) and (day, district): open cases gained and lost on that day.
 
-    `cases` of the window and `cases_before` are the newest first; `is_cut` and `is_cut_before`: older ones were left out.
+    `claims` are waits in microseconds until the first claim of a case, by its level then; `late` are those so far of the open
+    cases past their cap that nobody ever claimed. `cases` of the window and `cases_before` are the newest first; `is_cut` and `is_cut_before`: older ones were left out.
     `is_cut_claims` and `is_cut_decisions` say the same of claims and decisions.
     """
 
@@ -112,8 +105,8 @@ class History:
     change_by_level: Counter[tuple[int, int]] = field(default_factory=Counter)
     change_by_district: Counter[tuple[int, str | None]] = field(default_factory=Counter)
     arrivals: Counter[int] = field(default_factory=Counter)
-    claims: list[Claim] = field(default_factory=list)
-    late: list[Claim] = field(default_factory=list)  # never claimed, and past their cap: how long they have waited so far
+    claims: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    late: defaultdict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     decisions: list[Decision] = field(default_factory=list)
     cases: list[CaseFacts] = field(default_factory=list)
     cases_before: list[CaseFacts] = field(default_factory=list)

@@ -36,7 +36,7 @@ from inference.service.web.dashboard_figures import (
 )
 from inference.service.web.dashboard_history import MOST_CASES, RISE_DAYS, History, Window
 from inference.service.web.dashboard_rates import Rate, pooled
-from inference.service.web.dashboard_reading import Reader
+from inference.service.web.dashboard_reading import MOST_LATE, Reader
 from inference.service.web.dashboard_rises import RiseFigure, rise_figure
 from inference.service.web.dashboard_words import Wording
 from inference.service.web.ears import HISTORY_DAYS, LEAST_CASES
@@ -66,6 +66,11 @@ class Figures:
     cut: tuple[str, ...]  # what only the newest of are counted: cases, before, claims, decisions, late
     is_empty: bool  # the service has had no case yet
     has_cases: bool  # there are any in the window, or open ones
+
+    @property
+    def is_cut(self) -> bool:
+        """Older cases, claims or decisions were left out."""
+        return any(name != "late" for name in self.cut)
 
     @property
     def in_time(self) -> Rate:
@@ -109,7 +114,7 @@ def figures_of(history: History, policy: Policy, window: Window) -> Figures:
         rise_figure(history, window),
         tuple(name for name, is_cut in cuts.items() if is_cut),
         is_empty=history.first_day_ever is None,
-        has_cases=bool(history.cases or history.claims or history.decisions or queue.open_now),
+        has_cases=bool(history.cases or any(history.claims.values()) or history.decisions or queue.open_now),
     )
 
 
@@ -157,6 +162,7 @@ async def show_dashboard(request: Request) -> Response:
         history_days=HISTORY_DAYS,
         least_cases=LEAST_CASES,
         most_cases=MOST_CASES,
+        most_late=MOST_LATE,
         limits=(LOOK, ACT),
     )
 

@@ -244,7 +244,7 @@ def rise_rows(say: Wording, alarms: Sequence[Alarm]) -> Figure:
             Markup("{} · {}").format(say.syndrome(one.syndrome), say.district(one.district)),
             columns(one.counts, t("Cases on twelve days: %(counts)s", counts=", ".join(map(str, one.counts)))),
             say.day(one.day) if one.days == 1 else t("%(day)s (one of %(n)s days)", day=say.day(one.day), n=one.days),
-            f"{one.rise.cases} · {say.number(one.rise.expected)}",
+            say.plain(f"{one.rise.cases} · {say.number(one.rise.expected)}"),
             _alarming(say.number(one.rise.c2), is_alarm=one.rise.is_c2),
             _alarming(say.number(one.rise.c3), is_alarm=one.rise.is_c3),
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -24,7 +25,6 @@ from inference.service.web.dashboard_history import (
     MOST_CASES,
     OFFSET_US,
     CaseFacts,
-    Claim,
     Decision,
     History,
     Window,
@@ -32,8 +32,9 @@ from inference.service.web.dashboard_history import (
     start_us,
 )
 
-EVENTS_AT_ONCE: Final = 4000
-_LATE_AT_ONCE, _MOST_LATE = 1000, 10_000  # of a level
+EVENTS_AT_ONCE: Final = 2000
+MOST_LATE: Final = 10_000  # of a level
+_LATE_AT_ONCE: Final = 1000
 _MOST_DISTRICTS: Final = 1000
 _DECIDED: Final = ("overridden", "agreed", "completed")
 _MOVING: Final = ("overridden", "reassessed")
@@ -111,7 +112,7 @@ class Reader:
             swept = self._here(select(*columns).where(is_open, referrals.c.level == level, referrals.c.on_time == 0), referrals)
             swept = swept.order_by(*_LATE_ORDER).limit(_LATE_AT_ONCE)
             query, of_level = swept, 0
-            while of_level < _MOST_LATE:
+            while of_level < MOST_LATE:
                 page = self._piece(lambda connection, query=query: connection.execute(query).all())  # type: ignore[misc]
                 rows += page
                 of_level += len(page)
@@ -121,12 +122,14 @@ class Reader:
                 query = swept.where(tuple_(*_LATE_ORDER) > place)
             else:
                 found.is_cut_late = True
-        found.late = [Claim(row.level, now_us - row.received_us) for row in rows if row.claimed_us is None and row.received_us <= now_us]
+        for row in rows:
+            if row.claimed_us is None and row.received_us <= now_us:
+                found.late[row.level].append(now_us - row.received_us)
 
     def _add_window(self, found: History, low: int, high: int) -> None:
         """What happened between two events: how the queue changed, who was seen, what was decided."""
         in_piece = (events.c.sequence > low, events.c.sequence <= high)
-        is_claims, is_decisions = len(found.claims) < MOST_CASES, len(found.decisions) < MOST_CASES
+        is_claims, is_decisions = sum(map(len, found.claims.values())) < MOST_CASES, len(found.decisions) < MOST_CASES
 
         def work(connection: Connection) -> tuple[Any, ...]:
             run = connection.execute
@@ -141,13 +144,13 @@ class Reader:
         for day, kind, before, level, count in by_level:
             if kind in _MOVING:
                 found.change_by_level[day, before] -= count
-                found.change_by_level[day, level] += count
-            else:
-                found.change_by_level[day, level] += count if kind == "created" else -count
-                found.arrivals[day] += count if kind == "created" else 0
+            if kind == "created":
+                found.arrivals[day] += count
+            found.change_by_level[day, level] += -count if kind == "completed" else count
         for day, kind, district, count in by_district:
             found.change_by_district[day, district] += count if kind == "created" else -count
-        found.claims += [Claim(row.level, row.at_us - row.received_us) for row in claims]
+        for row in claims:
+            found.claims[row.level].append(row.at_us - row.received_us)
         found.decisions += [
             Decision(row.sequence, day_of(row.at_us), row.referral_id, row.kind, row.level_before or row.level, row.level)
             for row in decisions
@@ -171,10 +174,15 @@ class Reader:
         if row.summary is None:
             return CaseFacts(*facts)
         summary = orjson.loads(self.vault.unseal(row.summary, f"referrals.summary:{row.id}"))
-        kinds = frozenset(review_kind(why) for why in summary.get("review", ()))
+        kinds = _kinds(tuple(summary.get("review", ())))
         is_known = summary.get("age_years") is not None and summary.get("sex") in ("female", "male")
         syndromes = summary.get("syndromes")
         return CaseFacts(*facts, is_known, kinds, None if syndromes is None else tuple(syndromes))
+
+
+@lru_cache(maxsize=1024)
+def _kinds(reasons: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(review_kind(why) for why in reasons)
 
 
 def first_sequence(connection: Connection, at_us: int, last: int) -> int:
@@ -199,7 +207,7 @@ def _pieces(first: int, last: int) -> Iterator[tuple[int, int]]:
 
 
 def _first_day(connection: Connection) -> int | None:
-    at_us = connection.execute(select(events.c.at_us).order_by(events.c.sequence).limit(1)).scalar()
+    at_us = connection.execute(select(events.c.at_us).where(events.c.sequence > 0).order_by(events.c.sequence).limit(1)).scalar()
     return None if at_us is None else day_of(at_us)
 
 
@@ -234,7 +242,7 @@ def _first_claims(in_piece: tuple[Any, ...]) -> Select[Any]:
 
 def _decisions(in_piece: tuple[Any, ...]) -> Select[Any]:
     columns = ("sequence", "at_us", "referral_id", "kind", "level_before", "level")
-    return select(*(events.c[name] for name in columns)).where(*in_piece, events.c.kind.in_(_DECIDED))
+    return select(*(events.c[name] for name in columns)).where(*in_piece, events.c.kind.in_(_DECIDED)).order_by(events.c.sequence.desc())
 
 
 def _arrivals(in_piece: tuple[Any, ...]) -> Select[Any]:

@@ -55,7 +55,8 @@ class Wording:
         return self.plain(f"{percent(one.share)} ({percent(one.low).removesuffix('%')}–{percent(one.high)})")
 
     def plain(self, numbers: str) -> str:
-        """Numbers that are read from left to right among words that are not (in Unicode's isolates)."""
+        """Numbers that stay together, and are read from left to right among words that are not (in Unicode's isolates)."""
+        numbers = numbers.replace(" ", "\u00a0")
         return f"\u2066{numbers}\u2069" if self.speech.code == "ur" else numbers
 
     def of_n(self, one: Rate) -> str:
