@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -21,6 +22,9 @@ _TYPES: Final = {
     "svg": "image/svg+xml",
     "webmanifest": "application/manifest+json",
 }
+# Scripts that a page loads together are one file: each request costs a header and, on a thin line, a round trip.
+_JOINED: Final = {"intake_all.js": ("intake_drafts.js", "intake_photo.js", "intake_send.js", "intake_show.js", "intake.js")}
+_COMMENT: Final = re.compile(rb"^\s*(?://.*)?\n?", re.MULTILINE)  # with the space before each line: no script's texts have lines
 _FOR_GOOD: Final = "public, max-age=31536000, immutable"
 
 
@@ -36,15 +40,21 @@ class Asset:
 
 @cache
 def assets() -> dict[str, Asset]:
-    """Every file of `static/` by its name."""
-    found = {}
-    for file in resources.files(__package__).joinpath("static").iterdir():
-        stem, _, suffix = file.name.rpartition(".")
-        if suffix in _TYPES:
-            content = file.read_bytes()
-            digest = hashlib.sha256(content).hexdigest()[:10]
-            found[file.name] = Asset(f"{FOLDER}{stem}.{digest}.{suffix}", _TYPES[suffix], content, gzip.compress(content, 9, mtime=0))
-    return found
+    """Every file of `static/` by its name, and those that are joined."""
+    files = {file.name: file.read_bytes() for file in resources.files(__package__).joinpath("static").iterdir() if _suffix(file.name)}
+    joined = {name: b"\n".join(_COMMENT.sub(b"", files[part]) for part in parts) for name, parts in _JOINED.items()}
+    return {name: _asset(name, content) for name, content in {**files, **joined}.items()}
+
+
+def _suffix(name: str) -> str:
+    """A file's kind; empty for one that is not served."""
+    suffix = name.rpartition(".")[2]
+    return suffix if suffix in _TYPES else ""
+
+
+def _asset(name: str, content: bytes) -> Asset:
+    stem, suffix, digest = name.rpartition(".")[0], _suffix(name), hashlib.sha256(content).hexdigest()[:10]
+    return Asset(f"{FOLDER}{stem}.{digest}.{suffix}", _TYPES[suffix], content, gzip.compress(content, 9, mtime=0))
 
 
 def asset_url(name: str) -> str:

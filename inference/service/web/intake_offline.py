@@ -19,8 +19,8 @@ from inference.service.web.assets import asset_url, assets, compressed_or_not
 from inference.service.web.language import N_
 from inference.service.web.render import page_of
 
-SCRIPTS: Final = ("intake_drafts.js", "intake_photo.js", "intake_send.js", "intake_show.js", "intake.js")
-_FILES: Final = ("app.css", "intake.css", "app.js", "icon.svg", *SCRIPTS)
+SCRIPT: Final = "intake_all.js"
+_FILES: Final = ("app.css", "intake.css", "app.js", "icon.svg", SCRIPT)
 _ASK_AGAIN: Final = {"Cache-Control": "no-cache"}
 # A worker goes by the policy of its own script: it fetches from here and nothing else.
 _WORKER_POLICY: Final = "default-src 'none'; script-src 'self'; connect-src 'self'"

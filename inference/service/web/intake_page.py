@@ -127,13 +127,15 @@ async def read_parts(request: Request, held: AsyncExitStack) -> FormData:
         announced = request.headers.get("content-length", "")
         await held.enter_async_context(HOLDING.hold(int(announced) if announced.isdecimal() else LARGEST_UPLOAD))
     try:
-        return await request.form(max_files=len(PHOTO_PLACES), max_fields=_MOST_FIELDS, max_part_size=_PART_BYTES)
+        form = await request.form(max_files=len(PHOTO_PLACES), max_fields=_MOST_FIELDS, max_part_size=_PART_BYTES)
     except NabzError:
         raise
     except Exception as error:  # as in bodies.py: broken forms raise several unrelated classes
         if type(error).__name__ == "HTTPException" or isinstance(error, ValueError):
             raise MalformedError("the form cannot be read: go back, and send it again") from error
         raise
+    held.push_async_callback(form.close)
+    return form
 
 
 async def typed_of(parts: Parts, who: Who, form: FormData, speech: Speech) -> tuple[Typed, list[str]]:

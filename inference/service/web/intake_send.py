@@ -59,10 +59,10 @@ async def store_case(parts: Parts, who: Who, given: Submission, photos: Mapping[
     Raises UploadsMissing, AlreadySent where its number is known and its key is not (keys are forgotten after a week, numbers are
     not), and what `Referrals.submit` raises.
     """
-    if (earlier := await _stored_before(parts, who, given, key, body)) is not None:
-        return earlier
-    async with uploaded(parts, who, list(photos.values())) as contents:
-        stored = await parts.referrals.submit(who, replace(given, uploads=dict(zip(photos, contents, strict=True)) or None), key, body)
+    stored = await _stored_before(parts, who, given, key, body)
+    if stored is None:
+        async with uploaded(parts, who, list(photos.values())) as contents:
+            stored = await parts.referrals.submit(who, replace(given, uploads=dict(zip(photos, contents, strict=True)) or None), key, body)
     await asyncio.to_thread(parts.uploads.remove, who.clinic or "", list(photos.values()))
     return stored
 

@@ -15,7 +15,7 @@ from inference.photo_quality import gate_numbers, photo_problems
 from inference.service.web.case_number import ALPHABET
 from inference.service.web.intake_form import CHOICES, MOST_PHOTOS, NOT_SAID, PREGNANCY_YEARS, Typed
 from inference.service.web.intake_hints import NOT_A_NUMBER, Hint, rules_for_script
-from inference.service.web.intake_offline import SCRIPTS
+from inference.service.web.intake_offline import SCRIPT
 from inference.service.web.intake_reading import SeenFinding, Understood
 from inference.service.web.intake_words import chip_text
 from inference.service.web.language import N_, Speech
@@ -128,7 +128,7 @@ def form_values(
         "consciousness": CONSCIOUSNESS,
         "choice_vitals": CHOICES,
         "script": script_data(page),
-        "scripts": SCRIPTS,
+        "script_file": SCRIPT,
     }
 
 

@@ -104,6 +104,8 @@ class UploadStore:
 
     def content(self, clinic: str, id_: str) -> bytes | None:
         """The whole photo; None where it is not there, not whole, or cannot be read any more: it must be sent again."""
+        if not _ID.fullmatch(id_):
+            return None
         place = self._place(clinic, id_)
         upload = self._found(place)
         if upload is None or not upload.is_whole:

@@ -7,8 +7,9 @@
   if (!form || !source || !window.indexedDB || !window.crypto) return;
   const data = JSON.parse(source.dataset.script), texts = data.texts;
   const SAVE_AFTER = 200, READ_AFTER = 700;
+  const HINT_AFTER = 250; // a hint that appears while a finger is on a button would move the button away from it
   const CURRENT = "nabz-draft";
-  let draft = null, release = null, saving = 0, reading = 0, asked = 0, seen = new Set();
+  let draft = null, release = null, saving = 0, reading = 0, hinting = 0, asked = 0, seen = new Set();
   const busy = new Set();
 
   // ---- numbers ----
@@ -103,7 +104,9 @@
     const [from, to] = data.pregnancy;
     one("#f-pregnant").closest(".field").hidden = one("#f-sex").value !== "female" || (age !== null && (!isYears || age < from || age > to));
   };
+  const hintsSoon = () => { clearTimeout(hinting); hinting = setTimeout(hints, HINT_AFTER); };
   const hints = () => {
+    clearTimeout(hinting);
     const given = {}, strange = [];
     for (const name of ["age", ...data.vitals]) {
       const field = one(`#f-${name}`), value = field.value && field.tagName === "INPUT" ? numberOf(field.value) : undefined;
@@ -260,10 +263,11 @@
     one("#understood").replaceChildren();
     form.addEventListener("input", (event) => {
       if (event.target.closest("#understood, #question, #photos")) return;
+      showPregnant();
       keepSoon();
       readSoon();
     });
-    form.addEventListener("change", (event) => { showPregnant(); if (!event.target.closest("#understood, #question, #photos")) hints(); });
+    form.addEventListener("change", (event) => { if (!event.target.closest("#understood, #question, #photos")) hintsSoon(); });
     form.addEventListener("submit", (event) => { event.preventDefault(); queue(); });
     one("#fresh").addEventListener("click", async () => { await keep(); await begin(blank()); one("#f-complaint").focus(); });
     one("#photo-file").addEventListener("change", async (event) => { const files = [...event.target.files]; event.target.value = ""; for (const file of files) await addPhoto(file); });
