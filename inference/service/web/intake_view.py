@@ -33,7 +33,7 @@ BODY_SITES: Final = {
     "scalp": N_("scalp"),
     "neck": N_("neck"),
     "chest": N_("chest"),
-    "back": N_("back"),
+    "back": N_("the back"),
     "abdomen": N_("belly"),
     "arm": N_("upper arm"),
     "forearm": N_("forearm"),
@@ -79,7 +79,6 @@ _TEXTS: Final = {
     "photo_too_large": N_("The photo is too large: take it at a lower resolution."),
     "most_photos": N_("No more photos fit into this case."),
     "not_understood": N_("Not understood:"),
-    "photos": N_("Photos: {n}"),
 }
 
 
