@@ -17,7 +17,8 @@ from inference.service.tables import to_us
 from inference.service.vault import Vault
 from inference.service.web import dashboard_reading as reading
 from inference.service.web.dashboard_history import History, Window, day_of
-from inference.service.web.dashboard_reading import Reader, first_sequence
+from inference.service.web.dashboard_pieces import Pieces, first_sequence
+from inference.service.web.dashboard_reading import Reader
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 MINUTE_US = 60_000_000
@@ -45,8 +46,9 @@ def arrive(engine: Engine, vault: Vault, id_: str, level: int = 3, at: datetime 
     add(engine, [referral(id_, level, received_at=at, summary=summary, **given)], at)
 
 
-def read(engine: Engine, vault: Vault, days: int = 14, district: str | None = None, now: datetime = NOW) -> History:
-    return Reader(engine, vault, Window(now, days, district)).history()
+def read(engine: Engine, vault: Vault, days: int = 14, district: str | None = None, now: datetime = NOW, size: int = 1000) -> History:
+    """The history, read in pieces of at most `size` events."""
+    return Reader(Pieces(engine, size, size), vault, Window(now, days, district)).history()
 
 
 def see(engine: Engine, id_: str, at: datetime, level: int | None = None) -> None:
@@ -100,14 +102,13 @@ def test_who_waits_past_the_cap(engine, vault):
 
 def test_late_cases_are_read_page_by_page(engine, vault, monkeypatch):
     """Also where several have the same cap; a level with too many is cut."""
-    monkeypatch.setattr(reading, "_LATE_AT_ONCE", 2)
     for number in range(7):
         arrive(engine, vault, f"r{number}", 2, NOW - 3 * HOUR)
     do(engine, lambda unit: store.sweep_caps(unit, NOW))
-    found = read(engine, vault)
+    found = read(engine, vault, size=4)
     assert (found.late[2], found.is_cut_late) == ([180 * MINUTE_US] * 7, False)
     monkeypatch.setattr(reading, "MOST_LATE", 4)
-    found = read(engine, vault)
+    found = read(engine, vault, size=4)
     assert (len(found.late[2]), found.is_cut_late) == (4, True)
 
 
@@ -177,26 +178,23 @@ def test_one_district_alone(engine, vault):
     assert read(engine, vault, district="nowhere").cases == []
 
 
-def test_pieces_are_small_and_lose_nothing(engine, vault, monkeypatch):
+def test_pieces_are_small_and_lose_nothing(engine, vault):
     """The same history whether it is read at once or three events at a time."""
     for number in range(9):
         arrive(engine, vault, f"r{number}", 1 + number % 5, NOW - (20 - 2 * number) * DAY, district=f"d{number % 3}")
         if number % 2:
             see(engine, f"r{number}", NOW - (20 - 2 * number) * DAY + HOUR)
     whole = read(engine, vault)
-    monkeypatch.setattr(reading, "EVENTS_AT_ONCE", 3)
-    pieces = read(engine, vault)
-    assert pieces == whole
+    assert read(engine, vault, size=3) == whole
     assert len(whole.cases) + len(whole.cases_before) == 9
 
 
 def test_a_busy_service_is_cut_at_its_newest(engine, vault, monkeypatch):
     """And says from which day on everything was read."""
-    monkeypatch.setattr(reading, "EVENTS_AT_ONCE", 1)
     monkeypatch.setattr(reading, "MOST_CASES", 2)
     for back in range(5, 0, -1):
         arrive(engine, vault, f"r{back}", at=NOW - back * DAY)
-    found = read(engine, vault)
+    found = read(engine, vault, size=1)
     assert [case.day for case in found.cases] == [TODAY - 1, TODAY - 2]
     assert (found.is_cut, found.first_whole_day, found.is_cut_before) == (True, TODAY - 1, False)
 
@@ -254,3 +252,24 @@ def test_moments_of_the_far_past_are_no_trouble(engine, vault):
     assert len(read(engine, vault, 90, now=datetime(2026, 7, 2, tzinfo=UTC)).cases) == 1
     quiet = read(engine, vault, 7, now=NOW + 365 * DAY)
     assert (quiet.cases, quiet.cases_before, quiet.open_by_level[3]) == ([], [], 1)
+
+
+def test_a_slow_piece_makes_the_next_one_smaller(engine, monkeypatch):
+    """Twenty milliseconds are aimed at: after a piece of forty the half, after a fast one twice as much, up to the most."""
+    clock = iter([0, 0.04, 1, 1.001, 2, 2.001, 3, 13])
+    monkeypatch.setattr("inference.service.web.dashboard_pieces.time.perf_counter", lambda: next(clock))
+    pieces, sizes = Pieces(engine, 1000, 1500), []
+    for _ in range(4):
+        pieces.run_sized(lambda _: None)
+        sizes.append(pieces.size)
+    assert sizes == [500, 1000, 1500, 100]
+
+
+def test_stretches_cover_every_event_once(engine):
+    """Newest first, also when the size changes in between."""
+    pieces, found = Pieces(engine, 4), []
+    for low, high in pieces.stretches(3, 12):
+        found += range(high, low, -1)
+        pieces.size = 3
+    assert found == list(range(12, 2, -1))
+    assert list(pieces.stretches(5, 4)) == []

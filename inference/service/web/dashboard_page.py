@@ -35,6 +35,7 @@ from inference.service.web.dashboard_figures import (
     wait_figures,
 )
 from inference.service.web.dashboard_history import MOST_CASES, RISE_DAYS, History, Window
+from inference.service.web.dashboard_pieces import Pieces
 from inference.service.web.dashboard_rates import Rate, pooled
 from inference.service.web.dashboard_reading import MOST_LATE, Reader
 from inference.service.web.dashboard_rises import RiseFigure, rise_figure
@@ -132,7 +133,7 @@ class Dashboards:
             kept = self._kept.pop((days, district), None)
             if kept is None or not timedelta(0) <= now - kept.window.now < _KEPT:
                 window = Window(now, days, district)
-                history = await asyncio.to_thread(Reader(self._database.engine, self._vault, window).history)
+                history = await asyncio.to_thread(Reader(Pieces(self._database.engine), self._vault, window).history)
                 kept = await asyncio.to_thread(figures_of, history, self._policy, window)
             self._kept[days, district] = kept
             if len(self._kept) > _MOST_KEPT:

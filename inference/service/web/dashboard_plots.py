@@ -161,10 +161,11 @@ def override_plot(say: Wording, weeks: Sequence[OverrideWeek]) -> Figure:
                 at = x(place) + aside * min(1, 6 / len(weeks))
                 ends = (at, y(100 * one.low)), (at, y(100 * one.high))
                 parts += [whisker(*ends, f"k {shade}"), mark(shape, at, y(100 * one.share), shade)]
-        if place in {0, len(weeks) - 1} or len(weeks) <= 5:
+        if (len(weeks) - 1 - place) % (-(-len(weeks) // 5)) == 0:  # five labels have room
+            at, anchor = (x.end, "end") if len(weeks) > 5 and place == len(weeks) - 1 else (x(place), "middle")
             parts += [
-                text(x(place), bottom + 15, say.day(week.last_day), "middle"),
-                text(x(place), bottom + 28, f"n = {week.more_urgent.n}", "middle", "quiet"),
+                text(at, bottom + 15, say.day(week.last_day), anchor),
+                text(at, bottom + 28, f"n = {week.more_urgent.n}", anchor, "quiet"),
             ]
     title = t("Levels that a clinician changed, by week")
     told = "; ".join(

@@ -6,17 +6,15 @@ on they are read by their numbers; open cases are counted along the indexes of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 import orjson
-from sqlalchemy import BigInteger, ColumnElement, Connection, Engine, Row, Select, bindparam, exists, func, literal_column, select, tuple_
+from sqlalchemy import BigInteger, ColumnElement, Connection, Row, Select, bindparam, exists, func, literal_column, select, tuple_
 
 from inference.policy import LEVELS
 from inference.service import store
-from inference.service.database import read
 from inference.service.tables import ORDER_COLUMNS, events, referrals, to_us
 from inference.service.telemetry import review_kind
 from inference.service.vault import Vault
@@ -31,10 +29,10 @@ from inference.service.web.dashboard_history import (
     day_of,
     start_us,
 )
+from inference.service.web.dashboard_pieces import Pieces, first_sequence
 
-EVENTS_AT_ONCE: Final = 2000
 MOST_LATE: Final = 10_000  # of a level
-_LATE_AT_ONCE: Final = 1000
+_MOST_UNSWEPT: Final = 1000
 _MOST_DISTRICTS: Final = 1000
 _DECIDED: Final = ("overridden", "agreed", "completed")
 _MOVING: Final = ("overridden", "reassessed")
@@ -50,28 +48,25 @@ Result = TypeVar("Result")
 class Reader:
     """Reads one window. `policy` is not asked: whether a wait was too long, the figures decide."""
 
-    engine: Engine
+    pieces: Pieces
     vault: Vault
     window: Window
 
     def history(self) -> History:
         """Everything, in pieces. Raises StorageError when the database cannot be read."""
         found = History()
-        first, first_read, last = self._piece(self._bounds)
-        found.first_day_ever = self._piece(_first_day)
+        first, first_read, last = self.pieces.run(self._bounds)
+        found.first_day_ever = self.pieces.run(_first_day)
         found.first_whole_day = self.window.first_read
         self._count_open(found)
         self._read_late(found)
-        for low, high in _pieces(first, last):
+        for low, high in self.pieces.stretches(first, last):
             self._add_window(found, low, high)
         found.is_cut = self._read_cases(found.cases, first, last)
         found.is_cut_before = self._read_cases(found.cases_before, first_read, first - 1)
         if found.is_cut or found.is_cut_before:
             found.first_whole_day = (found.cases if found.is_cut else found.cases_before)[-1].day + 1
         return found
-
-    def _piece(self, work: Callable[[Connection], Result]) -> Result:
-        return read(self.engine, work)
 
     def _bounds(self, connection: Connection) -> tuple[int, int, int]:
         """The first event of the window, the first one of which cases are read, and the last one there is."""
@@ -87,15 +82,15 @@ class Reader:
         is_open = referrals.c.is_open == store.ONE
         for level in LEVELS:
             query = self._here(select(func.count()).where(is_open, referrals.c.level == level), referrals)
-            found.open_by_level[level] = self._piece(lambda connection, query=query: connection.execute(query).scalar_one())  # type: ignore[misc]
+            found.open_by_level[level] = self.pieces.number(query)
         if self.window.district is not None:
             found.open_by_district[self.window.district] = sum(found.open_by_level.values())
             return
         nowhere = select(func.count()).where(is_open, referrals.c.district.is_(None))
-        found.open_by_district[None] = self._piece(lambda connection: connection.execute(nowhere).scalar_one())
+        found.open_by_district[None] = self.pieces.number(nowhere)
         last = ""
         while len(found.open_by_district) <= _MOST_DISTRICTS:
-            one = self._piece(lambda connection, last=last: _next_district(connection, last))  # type: ignore[misc]
+            one = self.pieces.run(lambda connection, last=last: _next_district(connection, last))  # type: ignore[misc]
             if one is None:
                 return
             last = one[0]
@@ -107,16 +102,17 @@ class Reader:
         columns = referrals.c.level, referrals.c.claimed_us, *_LATE_ORDER
         is_open = referrals.c.is_open == store.ONE
         unswept = self._here(select(*columns).where(is_open, referrals.c.on_time == store.ONE, referrals.c.cap_us < now_us), referrals)
-        rows = list(self._piece(lambda connection: connection.execute(unswept.limit(_LATE_AT_ONCE)).all()))
+        rows = list(self.pieces.rows(unswept.limit(_MOST_UNSWEPT)))
         for level in LEVELS:
             swept = self._here(select(*columns).where(is_open, referrals.c.level == level, referrals.c.on_time == 0), referrals)
-            swept = swept.order_by(*_LATE_ORDER).limit(_LATE_AT_ONCE)
+            swept = swept.order_by(*_LATE_ORDER)
             query, of_level = swept, 0
             while of_level < MOST_LATE:
-                page = self._piece(lambda connection, query=query: connection.execute(query).all())  # type: ignore[misc]
+                size = max(self.pieces.size // 2, 1)
+                page = self.pieces.rows(query.limit(size))
                 rows += page
                 of_level += len(page)
-                if len(page) < _LATE_AT_ONCE:
+                if len(page) < size:
                     break
                 place = tuple_(*(bindparam(None, page[-1]._mapping[one.name], one.type) for one in _LATE_ORDER))
                 query = swept.where(tuple_(*_LATE_ORDER) > place)
@@ -140,7 +136,7 @@ class Reader:
                 run(self._here(_decisions(in_piece))).all() if is_decisions else (),
             )
 
-        by_level, by_district, claims, decisions = self._piece(work)
+        by_level, by_district, claims, decisions = self.pieces.run_sized(work)
         for day, kind, before, level, count in by_level:
             if kind in _MOVING:
                 found.change_by_level[day, before] -= count
@@ -160,12 +156,11 @@ class Reader:
 
     def _read_cases(self, cases: list[CaseFacts], first: int, last: int) -> bool:
         """The cases that came in between two events, newest first. True when there are more of them than are read."""
-        for low, high in _pieces(first, last):
+        for low, high in self.pieces.stretches(first, last):
             if len(cases) >= MOST_CASES:
                 return True
             query = self._here(_arrivals((events.c.sequence > low, events.c.sequence <= high)))
-            rows = self._piece(lambda connection, query=query: connection.execute(query).all())  # type: ignore[misc]
-            cases += [self._opened(row) for row in rows]
+            cases += [self._opened(row) for row in self.pieces.rows(query)]
         return False
 
     def _opened(self, row: Row[Any]) -> CaseFacts:
@@ -183,27 +178,6 @@ class Reader:
 @lru_cache(maxsize=1024)
 def _kinds(reasons: tuple[str, ...]) -> frozenset[str]:
     return frozenset(review_kind(why) for why in reasons)
-
-
-def first_sequence(connection: Connection, at_us: int, last: int) -> int:
-    """The number of the first event at or after a moment, at most `last + 1`: found by halving, because numbers grow with time."""
-    low, high = 1, last + 1
-    while low < high:
-        middle = (low + high) // 2
-        row = connection.execute(
-            select(events.c.sequence, events.c.at_us).where(events.c.sequence >= middle).order_by(events.c.sequence).limit(1)
-        ).first()
-        if row is None or row.at_us >= at_us:
-            high = middle
-        else:
-            low = row.sequence + 1
-    return low
-
-
-def _pieces(first: int, last: int) -> Iterator[tuple[int, int]]:
-    """Stretches of events, the newest first: those numbered above the first number and up to the second."""
-    for high in range(last, first - 1, -EVENTS_AT_ONCE):
-        yield max(high - EVENTS_AT_ONCE, first - 1), high
 
 
 def _first_day(connection: Connection) -> int | None:

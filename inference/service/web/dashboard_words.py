@@ -56,8 +56,7 @@ class Wording:
 
     def plain(self, numbers: str) -> str:
         """Numbers that stay together, and are read from left to right among words that are not (in Unicode's isolates)."""
-        numbers = numbers.replace(" ", "\u00a0")
-        return f"\u2066{numbers}\u2069" if self.speech.code == "ur" else numbers
+        return f"\u2066{_whole(numbers)}\u2069" if self.speech.code == "ur" else _whole(numbers)
 
     def of_n(self, one: Rate) -> str:
         """The counts behind a share: `74 of 100`."""
@@ -69,7 +68,7 @@ class Wording:
 
     def duration(self, minutes: float) -> str:
         """A time, or a dash."""
-        return NONE if minutes != minutes else self.speech.duration(minutes)
+        return NONE if minutes != minutes else _whole(self.speech.duration(minutes))
 
     def number(self, value: float, digits: int = 1) -> str:
         """A number with decimals, or a dash."""
@@ -77,7 +76,7 @@ class Wording:
 
     def day(self, day: int) -> str:
         """A day, without its year."""
-        return self.speech.moment(datetime.combine(date_of(day), time(7), UTC), "d MMM")
+        return _whole(self.speech.moment(datetime.combine(date_of(day), time(7), UTC), "d MMM"))
 
     def level(self, level: int) -> str:
         """A level's number and name."""
@@ -133,3 +132,8 @@ class Wording:
             before=self.speech.percent(before),
             now=self.speech.percent(now),
         )
+
+
+def _whole(text: str) -> str:
+    """Words that are not broken over two lines."""
+    return text.replace(" ", "\u00a0")

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import nan
-from statistics import mean, stdev
+from math import nan, sqrt
 
 BASELINE_DAYS, LAG_DAYS = 7, 2
 C2_ALARM, C3_ALARM = 3.0, 2.0
@@ -38,8 +37,8 @@ def c2_of(counts: Sequence[int]) -> float:
     """C2 of the last day: (cases - mean) / standard deviation of the seven days that end three days before. NaN with fewer than 10 days."""
     if len(counts) < _C2_DAYS:
         return nan
-    baseline = _baseline(counts)
-    return (counts[-1] - mean(baseline)) / max(stdev(baseline), LEAST_DEVIATION)
+    expected, deviation = _baseline(counts)
+    return (counts[-1] - expected) / max(deviation, LEAST_DEVIATION)
 
 
 def c3_of(counts: Sequence[int]) -> float:
@@ -56,7 +55,7 @@ def rise_of(counts: Sequence[int]) -> Rise | None:
     c2, c3 = c2_of(counts), c3_of(counts)
     return Rise(
         counts[-1],
-        mean(_baseline(counts)),
+        _baseline(counts)[0],
         c2,
         c3,
         is_c2=c2 > C2_ALARM and counts[-1] >= LEAST_CASES,
@@ -64,6 +63,8 @@ def rise_of(counts: Sequence[int]) -> Rise | None:
     )
 
 
-def _baseline(counts: Sequence[int]) -> Sequence[int]:
-    """The seven days before the two days before the last one."""
-    return counts[-_C2_DAYS : -LAG_DAYS - 1]
+def _baseline(counts: Sequence[int]) -> tuple[float, float]:
+    """Mean and standard deviation (of a sample) of the seven days before the two days before the last one."""
+    days = counts[-_C2_DAYS : -LAG_DAYS - 1]
+    mean = sum(days) / BASELINE_DAYS
+    return mean, sqrt(sum((count - mean) ** 2 for count in days) / (BASELINE_DAYS - 1))
