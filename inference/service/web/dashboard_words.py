@@ -80,7 +80,7 @@ class Wording:
 
     def level(self, level: int) -> str:
         """A level's number and name."""
-        return f"{level} {self.words.level(level)}"
+        return _whole(f"{level} {self.words.level(level)}")
 
     def district(self, name: str | None) -> Markup:
         """A district's name, marked as in its own script."""
