@@ -6,7 +6,9 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from service_app import Service, running_service
@@ -256,3 +258,42 @@ def test_uploads_are_the_own_clinics(service: Service):
             403
         ] * 4
     assert service.client.head(path, headers=TUS).status_code == 401
+
+
+def test_what_came_before_the_line_broke_is_kept(service: Service):
+    """A body that ends in the middle: its bytes need not come again."""
+    path, sent = begin(service, len(PIECE)), list[Any]()
+    given = {**service.token("clinic"), **TUS, "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+    headers = [(name.lower().encode(), value.encode()) for name, value in {**given, "Content-Length": str(len(PIECE))}.items()]
+    scope = {
+        "type": "http", "method": "PATCH", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": headers,
+        "client": ("127.0.0.1", 5), "server": ("127.0.0.1", 80), "scheme": "http", "http_version": "1.1", "root_path": "", "state": {},
+    }  # fmt: skip
+    coming = iter([{"type": "http.request", "body": PIECE[:1000], "more_body": True}, {"type": "http.disconnect"}])
+
+    async def broken_off() -> None:
+        async def receive() -> Any:
+            return next(coming)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await service.client.app(scope, receive, send)
+
+    service.client.portal.call(broken_off)
+    found = service.client.head(path, headers={**service.token("clinic"), **TUS})
+    assert found.headers["upload-offset"] == "1000"
+    assert patch(service, path, 1000, PIECE[1000:]).headers["upload-offset"] == str(len(PIECE))
+
+
+def test_the_hourly_round_forgets_old_uploads(service: Service):
+    """What retention does once an hour sweeps them too."""
+    path = begin(service, 5)
+    service.client.portal.call(service.parts._retain)
+    assert service.client.head(path, headers={**service.token("clinic"), **TUS}).status_code == 200
+    service.clock.ahead = timedelta(days=3)
+    try:
+        service.client.portal.call(service.parts._retain)
+    finally:
+        service.clock.ahead = timedelta()
+    assert service.client.head(path, headers={**service.token("clinic"), **TUS}).status_code == 404

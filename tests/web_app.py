@@ -53,6 +53,11 @@ class _Text(HTMLParser):
         if tag not in _VOID:
             self.languages.append((tag, given.get("lang") or self._language()))
 
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in _VOID:
+            self.handle_endtag(tag)
+
     def handle_endtag(self, tag: str) -> None:
         while self.languages and self.languages.pop()[0] != tag:
             pass

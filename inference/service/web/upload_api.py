@@ -34,11 +34,11 @@ def _tus(handler: Handler) -> Handler:
 
     @wraps(handler)
     async def answer(request: Request) -> Response:
-        if request.headers.get("tus-resumable") != VERSION:
-            detail = f"Tus-Resumable must be {VERSION}: this is the version that is spoken here"
-            return _marked(problem(412, "Another version of the protocol", detail), {"Tus-Version": VERSION})
         try:
             require(request.scope[WHO], "referral.create")
+            if request.headers.get("tus-resumable") != VERSION:
+                detail = f"Tus-Resumable must be {VERSION}: this is the version that is spoken here"
+                return _marked(problem(412, "Another version of the protocol", detail), {"Tus-Version": VERSION})
             return _marked(await handler(request), {})
         except ServiceError as error:
             return _marked(answer_to(error, request.scope["path"]), {})
