@@ -535,3 +535,14 @@ def test_the_slip_fits_its_paper(browser: Any, own_service: Served):
         assert content.startswith(b"%PDF") and content.count(b"/Type /Page\n") == 1
     assert "zafrani" not in page.content()
     page.context.close()
+
+
+def test_a_case_is_sent_once_however_often_send_is_pressed(browser: Any, own_service: Served):
+    """Five presses in a moment are one case."""
+    page = opened(signed_in(browser, own_service, "clinic", "hurry"))
+    number = write(page, "bukhar aur khansi")
+    page.evaluate("for (let n = 0; n < 5; n += 1) document.querySelector('.send .main').click()")
+    page.locator(f'[data-number="{number}"][data-state="sent"]').wait_for()
+    assert [row["summary"]["case_id"] for row in stored(own_service, "hurry")] == [number]
+    assert list(states(page)) == [number] and page.locator("#f-complaint").input_value() == ""
+    page.context.close()

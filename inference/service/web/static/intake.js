@@ -9,7 +9,7 @@
   const SAVE_AFTER = 200, READ_AFTER = 700;
   const HINT_AFTER = 250; // a hint that appears while a finger is on a button would move the button away from it
   const CURRENT = "nabz-draft";
-  let draft = null, release = null, saving = 0, reading = 0, hinting = 0, asked = 0, seen = new Set();
+  let draft = null, release = null, saving = 0, reading = 0, hinting = 0, asked = 0, seen = new Set(), isQueueing = false;
   const busy = new Set();
 
   // ---- numbers ----
@@ -56,12 +56,13 @@
   const keep = async () => {
     clearTimeout(saving);
     saving = 0;
-    draft.fields = collect();
+    const mine = draft;
+    mine.fields = collect();
     if (isEmpty()) return;
-    sessionStorage.setItem(CURRENT, draft.number);
+    sessionStorage.setItem(CURRENT, mine.number);
     try {
-      if (await Drafts.save(draft)) say(texts.saved);
-      else await begin(blank()); // another tab has queued it
+      if (await Drafts.save(mine)) say(texts.saved);
+      else if (mine === draft) await begin(blank()); // another tab has queued it
     } catch (error) { say(texts.not_saved); }
   };
   const keepSoon = () => { if (!saving) saving = setTimeout(keep, SAVE_AFTER); };
@@ -268,7 +269,12 @@
       readSoon();
     });
     form.addEventListener("change", (event) => { if (!event.target.closest("#understood, #question, #photos")) hintsSoon(); });
-    form.addEventListener("submit", (event) => { event.preventDefault(); queue(); });
+    form.addEventListener("submit", async (event) => {
+      event.preventDefault();
+      if (isQueueing) return;
+      isQueueing = true;
+      try { await queue(); } finally { isQueueing = false; }
+    });
     one("#fresh").addEventListener("click", async () => { await keep(); await begin(blank()); one("#f-complaint").focus(); });
     one("#photo-file").addEventListener("change", async (event) => { const files = [...event.target.files]; event.target.value = ""; for (const file of files) await addPhoto(file); });
     document.addEventListener("visibilitychange", () => { if (document.visibilityState === "hidden") keepNow(); });
