@@ -12,6 +12,7 @@ from inference.policy import LEAST_URGENT, Policy
 
 # Condition severities: 1 needs care within minutes, 2 within the hour, 3 within the day, 4 routine, 5 self-care.
 SEVERITIES = (1, 2, 3, 4, 5)
+_PRIORITIES_UR = {"routine": "معمول", "urgent": "ضروری", "asap": "جتنی جلد ہو سکے", "stat": "اسی وقت"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def raise_from_priority(priority: str | None, policy: Policy) -> list[Raise]:
     level = policy.priority.get(priority) if priority else None  # type: ignore[call-overload]
     if level is None:
         return []
-    return [Raise(level, "referrer", f"the referrer asked for {priority}", f"بھیجنے والے نے {priority} ترجیح مانگی")]
+    return [Raise(level, "referrer", f"the referrer asked for {priority}", f"بھیجنے والے نے مانگا: {_PRIORITIES_UR.get(str(priority), priority)}")]
 
 
 def _natural(probability: float) -> str:
