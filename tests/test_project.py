@@ -26,7 +26,7 @@ def test_the_readme_tree_names_every_module():
     """Each Python file of both packages stands in README's tree, and the tree names none that is not there."""
     text = (ROOT / "README.md").read_text(encoding="utf-8").split("## What is where")[1]
     named = set(re.findall(r"(\w+\.py)\b", text))
-    folders = ("inference", "inference/service", "training")
+    folders = ("inference", "inference/service", "inference/service/web", "training")
     real = {path.name for folder in folders for path in (ROOT / folder).glob("*.py")} - {"__init__.py"}
     assert named == real
 
