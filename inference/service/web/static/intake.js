@@ -6,10 +6,10 @@
   const form = one("#intake"), source = one("#intake-data");
   if (!form || !source || !window.indexedDB || !window.crypto) return;
   const data = JSON.parse(source.dataset.script), texts = data.texts;
-  const SAVE_AFTER = 200, READ_AFTER = 700;
+  const SAVE_AFTER = 200, READ_AFTER = 700, LOOK_AFTER = 3000;
   const HINT_AFTER = 250; // a hint that appears while a finger is on a button would move the button away from it
   const CURRENT = "nabz-draft";
-  let draft = null, release = null, saving = 0, reading = 0, hinting = 0, asked = 0, seen = new Set(), isQueueing = false;
+  let draft = null, release = null, saving = 0, reading = 0, hinting = 0, looking = 0, asked = 0, seen = new Set(), isQueueing = false;
   const busy = new Set();
 
   // ---- numbers ----
@@ -234,6 +234,8 @@
     const drafts = await Drafts.list(data.owner).catch(() => []);
     const locks = navigator.locks ? (await navigator.locks.query()).held.map((lock) => lock.name.replace("nabz-draft-", "")) : [];
     const held = new Set(locks.filter((number) => number !== draft.number));
+    clearTimeout(looking);
+    if (held.size) looking = setTimeout(showDrafts, LOOK_AFTER); // nothing tells when another tab is closed
     Show.drafts(one("#drafts"), drafts.map((one_) => ({ ...one_, sending: busy.has(one_.number) })), held, draft.number, texts, {
       open: async (number) => { keepNow(); const found = await Drafts.get(number); if (found) await begin(found); one("#f-complaint").focus(); },
       remove: (number) => Drafts.remove(number),

@@ -31,6 +31,7 @@ const Show = (() => {
     }
     return found;
   };
+  let listed = "";
   const nameOf = (field) => one(`label[for="f-${field}"]`).firstChild.textContent.trim();
 
   return {
@@ -83,7 +84,11 @@ const Show = (() => {
 
     // `acts`: open, remove, print; `held`: numbers that are open in another window.
     drafts(section, drafts, held, current, texts, acts) {
-      const items = drafts.filter((draft) => draft.number !== current).map((draft) => {
+      const others = drafts.filter((draft) => draft.number !== current);
+      const now = JSON.stringify(others.map((draft) => [draft.number, draft.state, draft.sending, draft.fields && draft.fields.complaint, draft.problem, held.has(draft.number)]));
+      if (now === listed) return; // a button that is replaced under a finger is not pressed
+      listed = now;
+      const items = others.map((draft) => {
         const state = held.has(draft.number) ? texts.elsewhere : { open: texts.unfinished, queued: draft.sending ? texts.sending : texts.waiting, sent: texts.sent, refused: texts.refused }[draft.state];
         const words = draft.fields ? (draft.fields.complaint || texts.untitled).slice(0, 60) : [draft.levelName, draft.wait].filter(Boolean).join(" · ");
         const item = make("li", {}, number(draft.number), " ", make("strong", { textContent: state }), " ", make("bdi", { dir: "auto", textContent: words }));
