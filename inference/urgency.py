@@ -111,7 +111,11 @@ def raise_from_priority(priority: str | None, policy: Policy) -> list[Raise]:
     level = policy.priority.get(priority) if priority else None  # type: ignore[call-overload]
     if level is None:
         return []
-    return [Raise(level, "referrer", f"the referrer asked for {priority}", f"بھیجنے والے نے مانگا: {_PRIORITIES_UR.get(str(priority), priority)}")]
+    return [
+        Raise(
+            level, "referrer", f"the referrer asked for {priority}", f"بھیجنے والے نے مانگا: {_PRIORITIES_UR.get(str(priority), priority)}"
+        )
+    ]
 
 
 def _natural(probability: float) -> str:

@@ -171,8 +171,31 @@ def test_a_killed_tab_has_kept_the_last_words(browser: Any, own_service: Served)
         assert page.locator("#f-spo2_percent").input_value() == "91"
         assert page.locator("#number").inner_text() == number
         page.locator("#fresh").click()
+        until(page, f"document.querySelector('#number').textContent !== '{number}' && !document.querySelector('#intake').inert")
     assert list(states(page).values()) == ["open"] * 5
     context.close()
+
+
+def test_words_written_before_the_script_came_are_kept(browser: Any, own_service: Served):
+    """Over a slow line the form is there long before its script: what was typed meanwhile stays, and becomes a draft of its own."""
+    page = signed_in(browser, own_service, "clinic", "early", service_workers="block")
+    earlier = write(opened(page), "pehla marz")
+    until(page, "document.querySelector('#saved').textContent !== ''")
+    held: list[Any] = []
+    page.route(re.compile(r"/intake_all\..*\.js$"), lambda route: held.append(route))
+    page.goto("/app/intake", wait_until="commit")
+    page.locator("#f-complaint").press_sequentially("doosra mar")
+    assert page.locator("form[data-ready]").count() == 0 and held
+    held[0].continue_()
+    page.locator("form[data-ready]").wait_for()
+    page.keyboard.type("z")  # the cursor is where it was
+    assert page.locator("#f-complaint").input_value() == "doosra marz"
+    number = page.locator("#number").inner_text()
+    until(page, "document.querySelector('#saved').textContent !== ''")
+    assert number != earlier and states(page) == {earlier: "open", number: "open"}
+    page.locator(f'[data-number="{earlier}"] button').first.click()
+    until(page, "document.querySelector('#f-complaint').value === 'pehla marz'")
+    page.context.close()
 
 
 def test_a_draft_is_open_in_one_tab_alone(browser: Any, own_service: Served):

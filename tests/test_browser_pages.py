@@ -53,8 +53,8 @@ def test_axe_finds_nothing_serious(browser: Any, demo_service: Served, language:
 
     def look(page: Any, path: str) -> None:
         page.goto(path)
-        for details in page.locator("details").all():
-            details.evaluate("one => one.open = true")
+        page.wait_for_load_state("load")
+        page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
         for width in (320, 1280):
             page.set_viewport_size({"width": width, "height": 800})
             problems.extend((path, width, one) for one in serious(axe, page))

@@ -57,7 +57,9 @@ def shot(browser: Any, service: Served, name: str, language: str) -> bytes:
         with page.expect_navigation():
             page.locator(".list .words").nth(1).click()
     if name == "intake":
-        page.locator('[name="complaint"]').fill("بخار نہیں، سینے میں درد، سانس پھول رہی ہے" if language == "ur" else "seenay mein dard, saans phool rahi hai")
+        page.locator('[name="complaint"]').fill(
+            "بخار نہیں، سینے میں درد، سانس پھول رہی ہے" if language == "ur" else "seenay mein dard, saans phool rahi hai"
+        )
         page.wait_for_timeout(2500)
     page.wait_for_load_state("networkidle" if name in ("intake", "dashboard") else "load")
     content: bytes = page.screenshot()
@@ -79,7 +81,9 @@ def test_the_page_can_be_pictured(browser: Any, demo_service: Served, busy_servi
 
 def test_the_pictures_are_of_these_pages():
     """Templates, styles, scripts, words and samples are those that the pictures were made from: else `make screenshots`."""
-    assert sorted(path.name for path in FOLDER.glob("*.png")) == sorted(f"{name}-{language}.png" for name in PAGES for language in LANGUAGES)
+    assert sorted(path.name for path in FOLDER.glob("*.png")) == sorted(
+        f"{name}-{language}.png" for name in PAGES for language in LANGUAGES
+    )
     assert MADE_FROM.read_text(encoding="ascii").strip() == fingerprint(), "the pages have changed: run `make screenshots`"
     readme = Path(ROOT / "README.md").read_text(encoding="utf-8")
     assert all(f"docs/screens/{name}-{language}.png" in readme for name in PAGES for language in LANGUAGES)

@@ -267,7 +267,9 @@ class Referrals:
 
     async def agree(self, who: Who, id_: str) -> dict[str, Any]:
         """Agree with the level as it is."""
-        return await self._act(who, "agree", lambda unit, now: store.add_note(unit, id_, who, now, self._seal_detail(id_, {}), store.AGREED))
+        return await self._act(
+            who, "agree", lambda unit, now: store.add_note(unit, id_, who, now, self._seal_detail(id_, {}), store.AGREED)
+        )
 
     async def impression(self, who: Who, id_: str, level: int) -> dict[str, Any]:
         """Record the level that a clinician gives a case before they see the machine's."""

@@ -27,7 +27,8 @@
   // ---- what is typed ----
   const inputs = () => [...form.elements].filter((field) => field.name && field.type !== "hidden" && field.type !== "submit" && field.type !== "button" && !field.closest("#photos, #understood, #question"));
   const collect = () => Object.fromEntries(inputs().filter((field) => field.value && !field.closest("[hidden]")).map((field) => [field.name, field.value.trim()]));
-  const isEmpty = () => !Object.keys(draft.fields).some((name) => name !== "age_unit") && !draft.photos.length && !Object.keys(draft.states).length;
+  const isTyped = (fields) => Object.keys(fields).some((name) => name !== "age_unit");
+  const isEmpty = () => !isTyped(draft.fields) && !draft.photos.length && !Object.keys(draft.states).length;
   const caseOf = () => {
     const { fields } = draft, made = { case_id: draft.number, vitals: {}, findings: {} };
     for (const name of ["complaint", "sex", "district", "priority"]) if (fields[name]) made[name] = fields[name];
@@ -74,19 +75,29 @@
       return new Promise((done) => resolve(done));
     });
   });
-  const begin = async (next) => {
+  // `isFirst`: the form as the page came, in which somebody may have written before this script was here. Nothing of that is lost.
+  const begin = async (next, isFirst = false) => {
+    if (!isFirst) form.inert = true; // a letter that came between two drafts would be in neither
     const mine = await hold(next.number);
-    if (!mine) return begin(blank());
+    if (!mine) return begin(blank(), isFirst);
+    const early = isFirst ? collect() : {};
+    if (isTyped(early) && isTyped(next.fields)) { mine(); return begin(blank(), true); }
     if (release) release();
     release = mine;
     draft = { ...next, state: "open", problem: "", tried: false, key: null, payload: null };
     sessionStorage.setItem(CURRENT, draft.number);
-    form.reset();
-    for (const field of inputs()) if (draft.fields[field.name]) field.value = draft.fields[field.name];
+    if (isTyped(early)) {
+      draft.fields = early;
+      keepSoon();
+    } else {
+      form.reset();
+      for (const field of inputs()) if (draft.fields[field.name]) field.value = draft.fields[field.name];
+    }
     const fold = one("#f-district").closest("details");
     fold.open = fold.open || ["district", "priority", "name", "phone"].some((name) => draft.fields[name]);
     one("#number").textContent = draft.number;
     form.elements.number.value = draft.number;
+    form.inert = false;
     seen = new Set();
     say("");
     showPregnant();
@@ -277,12 +288,12 @@
       isQueueing = true;
       try { await queue(); } finally { isQueueing = false; }
     });
-    one("#fresh").addEventListener("click", async () => { await keep(); await begin(blank()); one("#f-complaint").focus(); });
+    one("#fresh").addEventListener("click", async () => { form.inert = true; await keep(); await begin(blank()); one("#f-complaint").focus(); });
     one("#photo-file").addEventListener("change", async (event) => { const files = [...event.target.files]; event.target.value = ""; for (const file of files) await addPhoto(file); });
     document.addEventListener("visibilitychange", () => { if (document.visibilityState === "hidden") keepNow(); });
     addEventListener("pagehide", keepNow);
     const last = sessionStorage.getItem(CURRENT), found = last ? await Drafts.get(last) : null;
-    await begin(found && found.owner === data.owner && ["open", "refused"].includes(found.state) ? found : blank());
+    await begin(found && found.owner === data.owner && ["open", "refused"].includes(found.state) ? found : blank(), true);
     form.dataset.ready = "1";
   };
   const start = async () => {
@@ -293,7 +304,7 @@
       Drafts.onChange(showDrafts);
       Sender.onNews(hear);
       Sender.start(data);
-    } catch (error) { say(texts.not_saved); }
+    } catch (error) { form.inert = false; say(texts.not_saved); }
     addEventListener("offline", () => tell([texts.offline]));
     addEventListener("online", () => { one("#line").hidden = true; read(); });
     for (const choice of document.querySelectorAll('form[action="/app/choices"]')) {
