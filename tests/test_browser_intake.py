@@ -182,7 +182,11 @@ def test_words_written_before_the_script_came_are_kept(browser: Any, own_service
     earlier = write(opened(page), "pehla marz")
     until(page, "document.querySelector('#saved').textContent !== ''")
     held: list[Any] = []
-    page.route(re.compile(r"/intake_all\..*\.js$"), lambda route: held.append(route))
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    page.route(re.compile(r"/intake_all\..*\.js$"), hold)
     page.goto("/app/intake", wait_until="commit")
     page.locator("#f-complaint").press_sequentially("doosra mar")
     assert page.locator("form[data-ready]").count() == 0 and held

@@ -73,8 +73,13 @@ def test_axe_finds_nothing_serious(browser: Any, demo_service: Served, language:
     for path in ("/app/worklist", "/app/worklist?sort=age&view=mine", links[0], photo, "/app/options", "/app/dashboard", "/app/nowhere"):
         look(doctor, path)
     clinic = signed_in(browser, demo_service, "clinic", language=language, theme=theme)
-    for path in ("/app/intake", links[0].replace("/app/cases/", "/app/intake/slip/"), "/app/worklist"):
+    own = links[0].rpartition("/")[2]
+    for path in ("/app/intake", *(f"/app/intake/{kind}/{own}" for kind in ("slip", "sent", "more")), "/app/worklist"):
         look(clinic, path)
+    chosen = {"name": "nabz_choices", "value": f"{language}.{theme}.1.1", "domain": "127.0.0.1", "path": "/app"}
+    doctor.context.add_cookies([chosen])  # the first impression first
+    for path in ("/app/worklist", links[0]):
+        look(doctor, path)
     stranger = browser.new_context(
         base_url=demo_service.url, locale="ur-PK" if language == "ur" else "en-GB", color_scheme=theme
     ).new_page()

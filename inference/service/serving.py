@@ -27,6 +27,7 @@ from inference.service.intake import Submission
 from inference.service.parts import Parts
 from inference.service.request_log import configure_logging
 from inference.service.settings import Settings
+from inference.service.web.render import load_pages
 
 _SAMPLE = Path("data/sample/referrals.jsonl")
 _SAMPLE_NOW = datetime.fromisoformat("2026-11-22T10:00:00+05:00")
@@ -122,6 +123,7 @@ async def _serve(server: Server, listening: socket.socket, application: FastAPI,
     if not serving.done():
         await asyncio.to_thread(load_library)  # FHIR's classes take a while: not the first caller's
         await asyncio.to_thread(application.openapi)  # nor the description's, which the first refused field asks for
+        await asyncio.to_thread(load_pages)
         gc.collect()
         gc.freeze()  # what is loaded by now stays: walking it again and again costs a tenth of the time
         if demo:

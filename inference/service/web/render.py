@@ -18,7 +18,7 @@ from inference.service.callers import Who
 from inference.service.parts import Parts
 from inference.service.web.assets import asset_url, compressed_or_not
 from inference.service.web.language import N_, Speech, script_of, speech
-from inference.service.web.preferences import Preferences, preferences_of
+from inference.service.web.preferences import LANGUAGES, Preferences, preferences_of
 from inference.service.web.session import PREFIX
 from inference.service.web.vocabulary import Vocabulary
 
@@ -98,6 +98,14 @@ def html_answer(request: Request, text: str, status: int = 200) -> Response:
 def go_to(path: str) -> Response:
     """Send the browser to another page after a form."""
     return RedirectResponse(path, 303, HEADERS)
+
+
+def load_pages() -> None:
+    """Compile every template in every language now, so that no reader waits for it."""
+    for language in LANGUAGES:
+        environment = templates(language)
+        for name in environment.list_templates():
+            environment.get_template(name)
 
 
 @cache
