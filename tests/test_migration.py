@@ -136,3 +136,28 @@ def test_a_database_that_cannot_be_reached_is_named(tmp_path):
     with pytest.raises(StorageError, match=r"^the database cannot be brought to this version \(OperationalError\): see that it is there"):
         migrate(engine)
     engine.dispose()
+
+
+def test_an_older_database_is_brought_up_with_its_rows(database_url):
+    """What version 0001 stored is there after the newer migrations, and their indexes are."""
+    from alembic import command
+
+    from inference.service.migration import _config
+
+    engine = make_engine(database_url)
+    with engine.begin() as connection:
+        configuration = _config()
+        configuration.attributes["connection"] = connection
+        command.upgrade(configuration, "0001")
+        names = (
+            "id, clinic, specialty, state, is_open, level, machine_level, floor_level, scored_by, needs_review, on_time, order_us, neg_risk"
+        )
+        more = "received_us, due_us, cap_us, stored_us, updated_us, version, revision, case_token"
+        values = "'r-1', 'mithi', 'x', 'waiting', 1, 3, 3, 3, 'nothing', 0, 1, 1, 0.0, 1, 1, 1, 1, 1, 1, 1, 't'"
+        connection.exec_driver_sql(f"INSERT INTO referrals ({names}, {more}) VALUES ({values})")
+        assert version(connection) == "0001" and not is_current(connection)
+    assert migrate(engine) == "0002"
+    with engine.begin() as connection:
+        assert connection.exec_driver_sql("SELECT id FROM referrals").scalar() == "r-1"
+        assert "ix_events_overridden" in {index["name"] for index in inspect(connection).get_indexes("events")}
+    engine.dispose()

@@ -128,6 +128,8 @@ events = Table(  # the history of referrals; also what live updates and webhooks
 )
 Index("ix_events_referral", events.c.referral_id, events.c.sequence)
 Index("ix_events_clinic", events.c.clinic, events.c.sequence)
+_OVERRIDDEN = text("kind = 'overridden'")
+Index("ix_events_overridden", events.c.sequence, sqlite_where=_OVERRIDDEN, postgresql_where=_OVERRIDDEN)
 
 audit = Table(  # who read or changed what; hash-chained, see audit.py
     "audit",

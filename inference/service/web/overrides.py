@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import orjson
-from sqlalchemy import select
+from sqlalchemy import literal_column, select
 
 from inference.assessment import Assessment
 from inference.service import store
@@ -18,7 +19,10 @@ from inference.service.database import Unit
 from inference.service.tables import events, from_us, referrals
 from inference.service.vault import Vault
 
-_LOOKED_AT = 300  # of the newest overrides: opening one takes some ten microseconds
+# Written out, not bound, so that the databases see that the partial index applies.
+_OVERRIDDEN: Any = literal_column("events.kind = 'overridden'")
+_LOOKED_THROUGH = 2000  # of the newest overrides, for those of this level
+_OPENED = 300  # of these: opening one takes some ten microseconds
 _SHOWN = 5
 
 
@@ -36,13 +40,14 @@ class PastOverride:
 
 def similar_overrides(unit: Unit, vault: Vault, who: Who, id_: str, assessment: Assessment, now: datetime) -> list[PastOverride]:
     """The newest overrides of other cases that resemble this one, five at most. Each one shown is in the audit trail."""
+    newest = select(events).where(_OVERRIDDEN).order_by(events.c.sequence.desc()).limit(_LOOKED_THROUGH).subquery()
     query = (
-        select(events.c.referral_id, events.c.at_us, events.c.level_before, events.c.level, events.c.detail, referrals.c.summary)
-        .join(referrals, referrals.c.id == events.c.referral_id)
-        .where(events.c.kind == "overridden", events.c.referral_id != id_, events.c.detail.is_not(None), referrals.c.summary.is_not(None))
+        select(newest.c.referral_id, newest.c.at_us, newest.c.level_before, newest.c.level, newest.c.detail, referrals.c.summary)
+        .join(referrals, referrals.c.id == newest.c.referral_id)
+        .where(newest.c.referral_id != id_, newest.c.detail.is_not(None), referrals.c.summary.is_not(None))
         .where(referrals.c.machine_level == assessment.level)
-        .order_by(events.c.sequence.desc())
-        .limit(_LOOKED_AT)
+        .order_by(newest.c.sequence.desc())
+        .limit(_OPENED)
     )
     leading = assessment.differential[0].name_en if assessment.differential else None
     found: list[PastOverride] = []
