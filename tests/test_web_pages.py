@@ -37,6 +37,13 @@ def own(tmp_path):
         yield running
 
 
+@pytest.fixture
+def either(tmp_path, database_url):
+    """A service with an empty queue, once on each kind of database."""
+    with running_service(tmp_path, database_url) as running:
+        yield running
+
+
 def rows(html: str) -> list[str]:
     """The referrals of a list, in its order."""
     return re.findall(r'class="words" href="/app/cases/(r-[0-9a-f]{32})"', html)
@@ -157,11 +164,11 @@ def test_the_list_is_in_the_queues_order_whatever_it_is_sorted_by(own: Service):
     assert rows(reader.get("/app/worklist?sort=age&dir=down").text) == [sent[1], sent[0], sent[2], sent[3]]
 
 
-def test_filters_show_what_they_say(own: Service):
+def test_filters_show_what_they_say(either: Service):
     """Level, specialty, district, unclaimed, mine, review, past cap, completed; tiles count the open cases by level."""
-    child, mild, odd, man = (own.send(case) for case in (CHILD, MILD, {"complaint": "xyzzy"}, CASE))
-    own.act(man["id"], "claim", clinician="2")
-    mine, other = Reader(own, "clinician", "2"), Reader(own, "clinician", "3")
+    child, mild, odd, man = (either.send(case) for case in (CHILD, MILD, {"complaint": "xyzzy"}, CASE))
+    either.act(man["id"], "claim", clinician="2")
+    mine, other = Reader(either, "clinician", "2"), Reader(either, "clinician", "3")
 
     def shown(query: str, reader: Reader = mine) -> set[str]:
         return set(rows(reader.get(f"/app/worklist?{query}").text))
@@ -174,13 +181,13 @@ def test_filters_show_what_they_say(own: Service):
     assert child["id"] in shown(f"level={child['level']}") and mild["id"] not in shown(f"level={child['level']}")
     assert shown("district=KHUZDAR") == {child["id"]}
     assert shown(f"specialty={man['specialty']}") >= {man["id"]}
-    own.clock.ahead = timedelta(minutes=15) if child["level"] == 1 else timedelta(hours=2)
+    either.clock.ahead = timedelta(minutes=15) if child["level"] == 1 else timedelta(hours=2)
     assert child["id"] in shown("view=late") and mild["id"] not in shown("view=late")
     late = mine.get("/app/worklist").text
     assert 'class="late"' in late and "PAST CAP" in late
     counts = [int(n) for n in re.findall(r'<b class="num">(\d+)</b>', late)]
     assert sum(counts) == 4 and len(counts) == 5
-    own.act(man["id"], "complete", {"outcome": "advised"}, clinician="2")
+    either.act(man["id"], "complete", {"outcome": "advised"}, clinician="2")
     assert (shown("view=completed"), man["id"] in shown("")) == ({man["id"]}, False)
 
 
@@ -214,13 +221,13 @@ def test_a_clinic_sees_its_own_cases_and_no_buttons(own: Service):
     assert sum(int(n) for n in re.findall(r'<b class="num">(\d+)</b>', page)) == 1
 
 
-def test_a_case_is_found_by_its_number(own: Service):
+def test_a_case_is_found_by_its_number(either: Service):
     """As printed, in small letters, or without the hyphen; another clinic's is not found by a clinic."""
-    id_ = own.send({**CASE, "case_id": "7K2M-Q9XD"})["id"]
-    doctor = Reader(own, "clinician")
+    id_ = either.send({**CASE, "case_id": "7K2M-Q9XD"})["id"]
+    doctor = Reader(either, "clinician")
     for typed in ("7K2M-Q9XD", "7k2m-q9xd", " 7k2mq9xd "):
         assert doctor.post("/app/worklist/find", {"number": typed}).headers["location"] == f"/app/cases/{id_}"
-    for reader, typed in ((doctor, "0000-0000"), (Reader(own, "clinic", "chachro"), "7K2M-Q9XD")):
+    for reader, typed in ((doctor, "0000-0000"), (Reader(either, "clinic", "chachro"), "7K2M-Q9XD")):
         missing = reader.post("/app/worklist/find", {"number": typed})
         assert missing.headers["location"] == "/app/worklist?said=not-found"
     assert "There is no case of that number" in doctor.get("/app/worklist?said=not-found").text
@@ -252,10 +259,10 @@ def test_a_number_rests_on_how_many_patients(service: Service):
     assert ("These patients are synthetic" in words) is band["is_synthetic"]
 
 
-def test_actions_go_from_claim_to_the_next_case(own: Service):
+def test_actions_go_from_claim_to_the_next_case(either: Service):
     """Claim, agree, override with a reason, note, complete and take the next one: each is in the case's history."""
-    first, second = own.send(CHILD)["id"], own.send(MILD)["id"]
-    reader = Reader(own, "clinician", "asha")
+    first, second = either.send(CHILD)["id"], either.send(MILD)["id"]
+    reader = Reader(either, "clinician", "asha")
     assert reader.post("/app/worklist/next").headers["location"] == f"/app/cases/{first}?said=claimed"
     assert reader.post(f"/app/cases/{first}/agree").headers["location"] == f"/app/cases/{first}?said=agreed"
     assert reader.post(f"/app/cases/{first}/override", {"level": "3", "reason": "seen by video"}).status_code == 303
@@ -285,11 +292,11 @@ def test_a_refused_form_comes_back_with_what_was_typed(own: Service):
     assert own.client.get(f"/v1/referrals/{id_}", headers=own.token("clinician")).json()["override_level"] is None
 
 
-def test_the_first_impression_comes_first(own: Service):
+def test_the_first_impression_comes_first(either: Service):
     """With the option on, the page does not even hold the machine's opinion before the clinician's own is recorded; rules' flags stay."""
-    sent = own.send(CASE)
+    sent = either.send(CASE)
     id_, condition = sent["id"], sent["assessment"]["differential"][0]["name_en"]
-    reader = Reader(own, "clinician", "asha", first_impression=True)
+    reader = Reader(either, "clinician", "asha", first_impression=True)
     before = reader.get(f"/app/cases/{id_}").text
     assert (
         condition not in before
@@ -305,18 +312,18 @@ def test_the_first_impression_comes_first(own: Service):
     after = reader.get(f"/app/cases/{id_}").text
     assert condition in after and "first impression recorded: 3" in words_of(after)
     assert f'class="lv l{sent["level"]}"' in reader.get("/app/worklist").text
-    assert condition in Reader(own, "clinician", "other").get(f"/app/cases/{id_}").text
+    assert condition in Reader(either, "clinician", "other").get(f"/app/cases/{id_}").text
 
 
-def test_colleagues_overrides_of_similar_cases_are_shown(own: Service):
+def test_colleagues_overrides_of_similar_cases_are_shown(either: Service):
     """The same machine level, and the leading condition or a red flag in common; other cases' are not, and the look is on record."""
-    old, new, other = (own.send(case)["id"] for case in (CASE, CASE, MILD))
-    own.act(old, "override", {"level": 1, "reason": "ECG shows ST elevation"})
-    own.act(other, "override", {"level": 3, "reason": "worried mother"})
-    words = words_of(Reader(own, "clinician", "asha").get(f"/app/cases/{new}").text)
+    old, new, other = (either.send(case)["id"] for case in (CASE, CASE, MILD))
+    either.act(old, "override", {"level": 1, "reason": "ECG shows ST elevation"})
+    either.act(other, "override", {"level": 3, "reason": "worried mother"})
+    words = words_of(Reader(either, "clinician", "asha").get(f"/app/cases/{new}").text)
     assert "ECG shows ST elevation" in words and "worried mother" not in words
-    assert "ECG shows ST elevation" not in words_of(Reader(own, "clinic", "mithi").get(f"/app/cases/{new}").text)
-    audit = own.client.get("/v1/audit", headers=own.token("admin")).json()
+    assert "ECG shows ST elevation" not in words_of(Reader(either, "clinic", "mithi").get(f"/app/cases/{new}").text)
+    audit = either.client.get("/v1/audit", headers=either.token("admin")).json()
     assert any(row["action"] == "listed" and row["detail"] == {"referrals": [old]} for row in audit)
 
 
