@@ -441,5 +441,8 @@ def test_no_page_in_urdu_has_an_english_sentence(own: Service):
     for path in paths:
         answer = reader.get(path)
         assert answer.status_code == 200 and list(untranslated(answer.text)) == [], path
+    for path in ("/app/nowhere", "/app/worklist?level=9", "/app/dashboard?days=1", f"/app/cases/r-{'0' * 32}"):
+        answer = reader.get(path)  # errors are said in both languages, each marked as what it is
+        assert answer.status_code >= 400 and 'lang="ur"' in answer.text and list(untranslated(answer.text)) == [], path
     refused = reader.post(f"/app/cases/{sent[0]['id']}/override", {"level": "2"})
     assert refused.status_code == 422 and list(untranslated(refused.text)) == []

@@ -41,7 +41,12 @@ REFUSALS: Final = (
     N_("the list has changed too much since its first page: read it again from its start"),
     N_("this page of the list is too old: read it again from its start"),
     N_("the referral has no such photo"),
+    N_("there is nothing at this address: see /openapi.json for those that exist"),
+    N_("the list's address names a view, a level or a column that there is not: open the worklist anew"),
+    N_("the list's address has a number that is none: open the worklist anew"),
 )
+# Beside a problem that is said in English alone.
+CANNOT_SHOW: Final = N_("The page cannot be shown. What you entered on the page before is still there: go back and try again.")
 # Of the shipped bundles' contracts.
 LIMITS: Final = (
     N_("Learned from synthetic patients that were drawn from the catalogue; its probabilities are mostly estimates."),

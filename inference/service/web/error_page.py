@@ -8,6 +8,7 @@ from typing import Final
 from starlette.responses import RedirectResponse, Response
 
 from inference.service.problems import Problem, Renderer, render_json
+from inference.service.web.core_texts import CANNOT_SHOW
 from inference.service.web.language import speech
 from inference.service.web.render import HEADERS, HTML, templates
 from inference.service.web.session import PREFIX
@@ -19,7 +20,7 @@ def render_page(problem: Problem) -> Response:
     """The problem for a person."""
     if problem.status == _UNAUTHENTICATED:
         return RedirectResponse(f"{PREFIX}/sign-in", 303, HEADERS)
-    text = templates("en").get_template("error.html").render(problem=problem, urdu=speech("ur"))
+    text = templates("en").get_template("error.html").render(problem=problem, urdu=speech("ur"), cannot_show=CANNOT_SHOW)
     return Response(text, problem.status, HEADERS, HTML)
 
 
