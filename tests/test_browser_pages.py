@@ -185,6 +185,16 @@ def test_news_are_told_and_no_row_moves(browser: Any, own_service: Served):
     page.context.close()
 
 
+def test_silence_is_not_taken_for_a_quiet_queue(browser: Any, demo_service: Served):
+    """Where live news are refused (too many windows, a session that has ended), the page says that none will come."""
+    page = signed_in(browser, demo_service, "clinician")
+    page.route("**/app/events", lambda route: route.fulfill(status=429))
+    page.goto("/app/worklist")
+    page.locator("#news").wait_for(state="visible")
+    assert "New cases are not announced here just now" in page.locator("#news").inner_text()
+    page.context.close()
+
+
 def test_a_strangers_markup_is_shown_as_text(browser: Any, own_service: Served):
     """Complaint, file name, note: nothing of them runs, all of it can be read, and the policy stops what would."""
     photo = (ROOT / "data/sample/photos/mole.jpg").read_bytes()

@@ -91,6 +91,12 @@
       news.hidden = false;
     };
     const source = new EventSource("/app/events");
+    // A line that broke is tried again by itself; a refusal is not, and then silence would look like a quiet queue.
+    source.addEventListener("error", () => {
+      if (source.readyState !== EventSource.CLOSED || seen.size) return;
+      news.textContent = texts.dataset.off;
+      news.hidden = false;
+    });
     const hear = (event) => {
       const update = JSON.parse(event.data);
       const isUp = update.level_before !== null && update.level < update.level_before;
