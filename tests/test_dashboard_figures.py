@@ -11,8 +11,8 @@ from queue_database import POLICY
 from inference.service.web.dashboard_drift import chance_index, reading_of, risk_bin, shift_of, shifts, stability_index
 from inference.service.web.dashboard_figures import override_weeks, queue_figure, review_figure, wait_figures
 from inference.service.web.dashboard_history import CaseFacts, Decision, History, Window, date_of, day_of, start_us
-from inference.service.web.dashboard_rates import pooled, quantile, rate
 from inference.service.web.dashboard_rises import ALL, rise_figure
+from inference.service.web.rates import pooled, quantile, rate
 
 MINUTE = 60_000_000
 NOW = datetime(2026, 7, 14, 12, 0, tzinfo=UTC)  # 17:00 in Pakistan

@@ -259,6 +259,24 @@ def test_a_number_rests_on_how_many_patients(service: Service):
     assert ("These patients are synthetic" in words) is band["is_synthetic"]
 
 
+def test_a_number_that_its_own_patients_do_not_bear_out_says_so(own: Service):
+    """Where the held-out patients' interval leaves the model's number out, the page says in which direction."""
+    id_ = own.send(CASE)["id"]
+    reader = Reader(own, "clinician")
+    for events, said in ((0, "Fewer of those patients"), (100, "More of those patients"), (60, "")):
+        band = {"task": "acuity", "data": "x", "is_synthetic": False, "low": 0.6, "high": 0.7, "n": 100, "events": events}
+        read = own.parts.referrals.read
+
+        async def told(who, wanted, read=read, band=band):
+            full = await read(who, wanted)
+            return {**full, "assessment": {**full["assessment"], "emergency_probability": 0.62, "calibration": band}}
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(own.parts.referrals, "read", told)
+            words = words_of(reader.get(f"/app/cases/{id_}").text)
+        assert f"{events} of them were emergencies" in words and (said in words if said else "of those patients" not in words)
+
+
 def test_actions_go_from_claim_to_the_next_case(either: Service):
     """Claim, agree, override with a reason, note, complete and take the next one: each is in the case's history."""
     first, second = either.send(CHILD)["id"], either.send(MILD)["id"]

@@ -21,7 +21,7 @@ from inference.service.access import NO_SUCH_REFERRAL
 from inference.service.caller_check import WHO
 from inference.service.callers import Who
 from inference.service.parts import Parts
-from inference.service.web.case_view import bundle_limits, condition_lines, finding_lines, photo_lines, vital_lines
+from inference.service.web.case_view import bundle_limits, calibration_rate, condition_lines, finding_lines, photo_lines, vital_lines
 from inference.service.web.language import N_
 from inference.service.web.overrides import PastOverride, similar_overrides
 from inference.service.web.render import page_of, render
@@ -73,6 +73,7 @@ async def case_answer(request: Request, *, said: str = "", problem: str = "", ty
         red_flags=assessment.red_flags if assessment else (),
         vitals=vital_lines(case, assessment) if case and assessment else [],
         news2=assessment.news2 if assessment else None,
+        observed=calibration_rate(shown) if shown else None,
         conditions=condition_lines(shown, models) if shown else [],
         largest_certain_set=parts.policy.differential.largest_set_that_raises,
         photos=photo_lines(case, shown, full["photos"]) if case else [],

@@ -14,6 +14,7 @@ from inference.case import Case
 from inference.models import Models
 from inference.photo import shown_name
 from inference.rules import assess_floor
+from inference.service.web.rates import Rate, rate
 from inference.service.web.vocabulary import HISTORY, vital_names
 
 _UNUSUAL = frozenset({"glucose_mg_dl", "capillary_refill_seconds", "diastolic_mmhg", "on_oxygen"})  # shown only when they say something
@@ -117,6 +118,12 @@ def photo_lines(case: Case, assessment: Assessment | None, stored: Sequence[Mapp
         advice = tuple(reason for reason in why if name in reason)
         lines.append(PhotoLine(name, hashes.get(photo.path), photo.body_site, photo.fitzpatrick, answers, advice, is_scored=name == scored))
     return lines
+
+
+def calibration_rate(assessment: Assessment) -> Rate | None:
+    """How many of the held-out patients with a probability like this one were emergencies, with its 95 % interval."""
+    band = assessment.calibration
+    return None if band is None or assessment.emergency_probability is None else rate(band.events, band.n)
 
 
 def bundle_limits(models: Models) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from inference.policy import LEVELS, Policy
 from inference.service.web.dashboard_history import Decision, History, Window
-from inference.service.web.dashboard_rates import Rate, quantile, rate
+from inference.service.web.rates import Rate, quantile, rate
 
 _MINUTE_US: Final = 60_000_000
 SHOWN_DISTRICTS: Final = 10

@@ -36,12 +36,12 @@ from inference.service.web.dashboard_figures import (
 )
 from inference.service.web.dashboard_history import MOST_CASES, RISE_DAYS, History, Window
 from inference.service.web.dashboard_pieces import Pieces
-from inference.service.web.dashboard_rates import Rate, pooled
 from inference.service.web.dashboard_reading import MOST_LATE, Reader
 from inference.service.web.dashboard_rises import RiseFigure, rise_figure
 from inference.service.web.dashboard_words import Wording
 from inference.service.web.ears import HISTORY_DAYS, LEAST_CASES
 from inference.service.web.language import N_
+from inference.service.web.rates import Rate, pooled
 from inference.service.web.render import page_of, render
 
 DAYS: Final = (7, 14, 30, 90)

@@ -25,9 +25,9 @@ from inference.service.web.charts import (
 )
 from inference.service.web.dashboard_drift import ACT, LOOK, Shift
 from inference.service.web.dashboard_figures import OverrideWeek, QueueFigure, ReviewFigure, WaitFigure
-from inference.service.web.dashboard_rates import Rate
 from inference.service.web.dashboard_rises import Alarm
 from inference.service.web.dashboard_words import Wording
+from inference.service.web.rates import Rate
 
 _LEAST_RATIO, _MOST_RATIO = 0.001, 10.0  # of the cap: what is shorter or longer is drawn at the border
 _RATIO_TICKS: Final = (0.001, 0.01, 0.1, 1.0, 10.0)

@@ -12,9 +12,9 @@ from inference.service.syndromes import syndromes
 from inference.service.telemetry import OTHER as OTHER_REASON
 from inference.service.web.dashboard_drift import OTHER, RISK_BINS, Reading, Shift
 from inference.service.web.dashboard_history import date_of
-from inference.service.web.dashboard_rates import Rate
 from inference.service.web.dashboard_rises import ALL
 from inference.service.web.language import N_, Speech, script_of
+from inference.service.web.rates import Rate
 from inference.service.web.vocabulary import REVIEW_KINDS, Vocabulary
 
 NONE: Final = "–"

@@ -1,4 +1,4 @@
-"""Shares with their intervals, and quantiles, as the dashboard's figures need them. NaN where there is nothing to divide by."""
+"""Shares with their intervals, and quantiles, as the pages' figures need them. NaN where there is nothing to divide by."""
 
 from __future__ import annotations
 
