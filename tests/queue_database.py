@@ -46,7 +46,7 @@ def migrated(url: str) -> str:
         run: list[tuple[str, Any]] = []
         event.listen(engine, "before_cursor_execute", lambda _c, _k, statement, values, *_: run.append((statement, values)))
         migrate(engine)
-        _migrations[engine.dialect.name] = [one for one in run if one[0].lstrip().startswith(("CREATE", "INSERT"))]
+        _migrations[engine.dialect.name] = [one for one in run if one[0].lstrip().startswith(("CREATE", "INSERT", "UPDATE"))]
         return url
     finally:
         engine.dispose()
