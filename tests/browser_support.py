@@ -32,6 +32,11 @@ _QUIET = (
     "--force-color-profile=srgb",
 )
 _READY_SECONDS = 60.0
+# Letters of the Urdu script become Latin ones: axe passes over contrast where a text is not in a script that it knows.
+_TO_LATIN = """() => {
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) walker.currentNode.nodeValue = walker.currentNode.nodeValue.replace(/[\\u0600-\\u06ff\\ufb50-\\ufeff]/g, 'a');
+}"""
 SAMPLES = len((ROOT / "data/sample/referrals.jsonl").read_text(encoding="utf-8").splitlines())
 
 
@@ -135,3 +140,30 @@ def signed_in(browser: Any, service: Served, role: str, name: str | None = None,
         ]
     )
     return fresh.new_page()
+
+
+def axe_problems(axe: Any, page: Any, name: str, language: str) -> list[tuple[str, int | str, str]]:
+    """What axe finds serious or critical on a page at 320 and 1280 px, in Urdu again with Latin letters; and sideways scrolling."""
+    found: list[tuple[str, int | str, str]] = []
+    for width in (320, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        found.extend((name, width, one) for one in _serious(axe, page))
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        if wide > width:
+            found.append((name, width, f"scrolls sideways: {wide}"))
+    if language == "ur":
+        page.evaluate(_TO_LATIN)
+        contrast = _serious(axe, page, runOnly={"type": "rule", "values": ["color-contrast"]})
+        found.extend((name, "Latin letters", one) for one in contrast)
+    return found
+
+
+def _serious(axe: Any, page: Any, **options: Any) -> list[str]:
+    """Serious and critical findings of axe on a page."""
+    found = axe.run(page, options=options or None).response["violations"]
+    return [
+        f"{one['id']}: {node['html'][:160]} {(node.get('any') or [{}])[0].get('message', '')[:120]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"][:3]
+    ]

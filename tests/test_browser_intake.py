@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from browser_support import ROOT, Served, signed_in
+from browser_support import ROOT, Served, axe_problems, signed_in
 from cutting_proxy import CuttingProxy, cutting
 from PIL import Image
 
@@ -472,23 +472,12 @@ def test_the_intake_page_over_a_thin_line(browser: Any, demo_service: Served, fi
 def test_axe_finds_nothing_serious_in_use(browser: Any, demo_service: Served, language: str, theme: str):
     """The form filled in with findings, question, hints, photos and drafts, what was sent, news and the slip, at 320 and 1280 px."""
     from axe_playwright_python.sync_playwright import Axe
-    from test_browser_pages import _TO_LATIN, serious
 
     axe, problems = Axe(), []
     page = opened(signed_in(browser, demo_service, "clinic", "axe", language=language, theme=theme))
 
     def look(name: str) -> None:
-        for width in (320, 1280):
-            page.set_viewport_size({"width": width, "height": 800})
-            problems.extend((name, width, one) for one in serious(axe, page))
-            wide = page.evaluate("document.documentElement.scrollWidth")
-            if wide > width:
-                problems.append((name, width, f"scrolls sideways: {wide}"))
-        if language == "ur":
-            page.evaluate(_TO_LATIN)
-            problems.extend(
-                (name, "Latin letters", one) for one in serious(axe, page, runOnly={"type": "rule", "values": ["color-contrast"]})
-            )
+        problems.extend(axe_problems(axe, page, name, language))
 
     write(page, "بخار ہے، pait mein dard, qwrtz", PHOTOS / "blurred.jpg")
     page.locator("#fresh").click()

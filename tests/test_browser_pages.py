@@ -14,33 +14,17 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from browser_support import ROOT, Served, signed_in
+from browser_support import ROOT, Served, axe_problems, signed_in
 from PIL import Image
 
 pytestmark = pytest.mark.browser
 
 EVIL = '"><script>window.caught=1</script><img src=x onerror="window.caught=2"><svg onload="window.caught=3">'
-# Letters of the Urdu script become Latin ones: axe passes over contrast where a text is not in a script that it knows.
-_TO_LATIN = """() => {
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) walker.currentNode.nodeValue = walker.currentNode.nodeValue.replace(/[\\u0600-\\u06ff\\ufb50-\\ufeff]/g, 'a');
-}"""
 
 
 def case_links(page: Any) -> list[str]:
     """The cases of the list that is open."""
     return [str(link.get_attribute("href")) for link in page.locator(".list .words").all()]
-
-
-def serious(axe: Any, page: Any, **options: Any) -> list[str]:
-    """Serious and critical findings of axe on a page."""
-    found = axe.run(page, options=options or None).response["violations"]
-    return [
-        f"{one['id']}: {node['html'][:160]} {(node.get('any') or [{}])[0].get('message', '')[:120]}"
-        for one in found
-        if one["impact"] in ("serious", "critical")
-        for node in one["nodes"][:3]
-    ]
 
 
 @pytest.mark.parametrize("language", ["en", "ur"])
@@ -55,16 +39,7 @@ def test_axe_finds_nothing_serious(browser: Any, demo_service: Served, language:
         page.goto(path)
         page.wait_for_load_state("load")
         page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-        for width in (320, 1280):
-            page.set_viewport_size({"width": width, "height": 800})
-            problems.extend((path, width, one) for one in serious(axe, page))
-            wide = page.evaluate("document.documentElement.scrollWidth")
-            if wide > width:
-                problems.append((path, width, f"scrolls sideways: {wide}"))
-        if language == "ur":
-            page.evaluate(_TO_LATIN)
-            contrast = serious(axe, page, runOnly={"type": "rule", "values": ["color-contrast"]})
-            problems.extend((path, "Latin letters", one) for one in contrast)
+        problems.extend(axe_problems(axe, page, path, language))
 
     doctor = signed_in(browser, demo_service, "clinician", language=language, theme=theme)
     doctor.goto("/app/worklist")

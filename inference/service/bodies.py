@@ -14,13 +14,13 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartParser
 from starlette.requests import Request
 
-from inference.errors import MalformedError
+from inference.errors import MalformedError, NabzError
 from inference.service.byte_budget import ByteBudget
 from inference.service.intake import Submission
 from inference.service.settings import LARGEST_UPLOAD
 
 CASE_PART = "case"
-_JSON_PART_BYTES = 1024 * 1024
+_PART_BYTES = 1024 * 1024
 _MOST_FILES = 16
 _KEY = re.compile(r"[!-~]{1,200}")
 _UPLOADS = ByteBudget(LARGEST_UPLOAD, wait_seconds=10)
@@ -79,18 +79,24 @@ async def case_and_photos(request: Request) -> AsyncIterator[tuple[dict[str, Any
 
 async def _received(request: Request) -> tuple[bytes, dict[str, bytes]]:
     """The parts of a form: the case, and the photos by name."""
-    try:
-        form = await request.form(max_files=_MOST_FILES, max_fields=4, max_part_size=_JSON_PART_BYTES)
-    except MalformedError:
-        raise
-    except Exception as error:  # python-multipart and Starlette raise several unrelated classes for broken forms
-        if type(error).__name__ == "HTTPException" or isinstance(error, ValueError):
-            raise MalformedError("the form cannot be read: send multipart/form-data with the parts `case` and `photos`") from error
-        raise
+    problem = "the form cannot be read: send multipart/form-data with the parts `case` and `photos`"
+    form = await form_of(request, problem, most_files=_MOST_FILES, most_fields=4)
     try:
         return await _parts(form)
     finally:
         await form.close()
+
+
+async def form_of(request: Request, problem: str, *, most_files: int, most_fields: int) -> FormData:
+    """The request's form. Raises MalformedError with `problem` for one that is broken or has more parts."""
+    try:
+        return await request.form(max_files=most_files, max_fields=most_fields, max_part_size=_PART_BYTES)
+    except NabzError:
+        raise
+    except Exception as error:  # python-multipart and Starlette raise several unrelated classes for broken forms
+        if type(error).__name__ == "HTTPException" or isinstance(error, ValueError):
+            raise MalformedError(problem) from error
+        raise
 
 
 async def _parts(form: FormData) -> tuple[bytes, dict[str, bytes]]:

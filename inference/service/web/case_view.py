@@ -57,11 +57,13 @@ class PhotoLine:
 
 @dataclass(frozen=True, slots=True)
 class FindingLine:
-    """A finding's name in both languages, and whether it is there, absent, or a value."""
+    """A finding in both languages: its name, `present`, `absent` or a value, and the value in words."""
 
     name_en: str
     name_ur: str
     value: str
+    value_en: str
+    value_ur: str
 
 
 def vital_lines(case: Case, assessment: Assessment) -> list[VitalLine]:
@@ -101,8 +103,9 @@ def finding_lines(findings: Mapping[str, Any], models: Models) -> list[FindingLi
     for code, value in findings.items():
         known = evidences.get(code, {})
         meanings = known.get("value_meaning", {})
-        shown = [str(meanings.get(one, {}).get("en", one)) for one in ([value] if isinstance(value, str) else value)]
-        lines.append(FindingLine(known.get("name_en", code), known.get("name_ur", code), ", ".join(shown)))
+        each = [value] if isinstance(value, str) else value
+        english, urdu = (", ".join(str(meanings.get(one, {}).get(name, one)) for one in each) for name in ("en", "ur"))
+        lines.append(FindingLine(known.get("name_en", code), known.get("name_ur", code), ", ".join(each), english, urdu))
     return lines
 
 

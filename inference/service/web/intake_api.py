@@ -5,6 +5,7 @@ Both are the page's own: another program uses /v1, which has the same functions 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -68,7 +69,7 @@ async def send(request: Request) -> Response:
         raise ConflictError("this case was taken down by somebody else: sign in as they were, then send it")
     raw, photos, reasons = _with_photos(_case(body), body.get("photos"))
     given = submission_of({**raw, **({"patient": body["patient"]} if body.get("patient") else {})})
-    given = type(given)(given.raw, given.patient, None, (*given.reasons, *reasons, *not_said_reasons(_texts(body, "not_said"))))
+    given = replace(given, reasons=(*given.reasons, *reasons, *not_said_reasons(_texts(body, "not_said"))))
     try:
         stored = await store_case(page.parts, who, given, photos, key, raw_body)
     except UploadsMissing as missing:

@@ -18,9 +18,10 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 
-from inference.errors import MalformedError, NabzError, ServiceError
+from inference.errors import ServiceError
 from inference.photo import YES_NO_FIELDS
 from inference.service.access import require
+from inference.service.bodies import form_of
 from inference.service.caller_check import WHO
 from inference.service.callers import Who
 from inference.service.intake import Submission
@@ -40,7 +41,6 @@ from inference.service.web.uploads import UploadStore
 PHOTO_PLACES: Final = (1, 2, 3)  # of the form without a script
 SHELL: Final = "Nabz-Shell"  # an answer that has this header holds nothing of a patient: the service worker may keep it
 _MOST_FIELDS: Final = 600
-_PART_BYTES: Final = 1024 * 1024
 _EMPTY: Final = N_("Nothing is entered: write what brings the patient, or send it as it is.")
 _LOOK: Final = N_("Look at what is marked, then send it.")
 _PHOTOS_GONE: Final = N_("The photos are not here any more: choose them again.")
@@ -50,9 +50,10 @@ _SENT_BEFORE: Final = N_("This case was sent already. What was changed since is 
 async def show_intake(request: Request) -> Response:
     """The empty form. Nothing of any patient is in it."""
     require(request.scope[WHO], "referral.create")
-    response = render(page_of(request), "intake.html", **form_values(page_of(request), read_form({})))
+    page = page_of(request)
+    response = render(page, "intake.html", **form_values(page, read_form({})))
     response.headers[SHELL] = "1"
-    response.headers["Content-Language"] = page_of(request).speech.code
+    response.headers["Content-Language"] = page.speech.code
     return response
 
 
@@ -126,14 +127,8 @@ async def read_parts(request: Request, held: AsyncExitStack) -> FormData:
     if request.headers.get("content-type", "").lower().startswith("multipart/"):
         announced = request.headers.get("content-length", "")
         await held.enter_async_context(HOLDING.hold(int(announced) if announced.isdecimal() else LARGEST_UPLOAD))
-    try:
-        form = await request.form(max_files=len(PHOTO_PLACES), max_fields=_MOST_FIELDS, max_part_size=_PART_BYTES)
-    except NabzError:
-        raise
-    except Exception as error:  # as in bodies.py: broken forms raise several unrelated classes
-        if type(error).__name__ == "HTTPException" or isinstance(error, ValueError):
-            raise MalformedError("the form cannot be read: go back, and send it again") from error
-        raise
+    problem = "the form cannot be read: go back, and send it again"
+    form = await form_of(request, problem, most_files=len(PHOTO_PLACES), most_fields=_MOST_FIELDS)
     held.push_async_callback(form.close)
     return form
 

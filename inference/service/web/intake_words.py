@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from inference.assessment import Assessment
 from inference.case import ABSENT, PRESENT
 from inference.models import Models
 from inference.photo_quality import photo_problems
+from inference.service.web.case_view import finding_lines
 from inference.service.web.intake_reading import SeenFinding
 from inference.service.web.language import N_, Speech
 from inference.service.web.vocabulary import Vocabulary
@@ -41,14 +42,13 @@ def review_reasons(assessment: Assessment, words: Vocabulary) -> list[str]:
 
 def understood_in_words(findings: Mapping[str, Any], models: Models, speech: Speech) -> list[str]:
     """The findings that the case was ranked by: "fever", "no cough"."""
-    evidences = models.symptoms.vocabulary["evidences"] if models.symptoms else {}
     said = []
-    for code, values in findings.items():
-        known = evidences.get(code, {})
-        name = speech.pick(known.get("name_en", code), known.get("name_ur", code))
-        meanings = known.get("value_meaning", {})
-        shown = [_value(meanings.get(one, {}), one, speech) for one in _each(values)]
-        said.append(speech.t("not there: %(finding)s", finding=name) if values == ABSENT else _joined(name, shown, values))
+    for line in finding_lines(findings, models):
+        name, value = speech.pick(line.name_en, line.name_ur), speech.pick(line.value_en, line.value_ur)
+        if line.value == ABSENT:
+            said.append(speech.t("not there: %(finding)s", finding=name))
+        else:
+            said.append(name if line.value == PRESENT else f"{name}: {value}")
     return said
 
 
@@ -56,15 +56,3 @@ def chip_text(seen: SeenFinding, speech: Speech) -> str:
     """A finding's name, with its value where it has one of its own."""
     name, value = speech.pick(seen.name_en, seen.name_ur), speech.pick(seen.value_en, seen.value_ur)
     return f"{name}: {value}" if value else name
-
-
-def _joined(name: str, shown: Iterable[str], values: Any) -> str:
-    return name if values == PRESENT else f"{name}: {', '.join(shown)}"
-
-
-def _value(meaning: Mapping[str, str], value: str, speech: Speech) -> str:
-    return speech.pick(meaning.get("en", value), meaning.get("ur", value))
-
-
-def _each(values: Any) -> list[str]:
-    return [values] if isinstance(values, str) else list(values)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-from inference.measurements import question_facts
 from inference.photo_quality import photo_problems
 from inference.rule_tables import rule_texts
 from inference.service.telemetry import OTHER, review_kind
@@ -211,9 +210,3 @@ def _photo_advice() -> dict[str, str]:
 def vital_names() -> tuple[str, ...]:
     """The vitals in the order in which they are taken and shown."""
     return tuple(_VITALS)
-
-
-def measurement_names() -> Mapping[str, Any]:
-    """How the questions name measurements, in both languages."""
-    measure: Mapping[str, Any] = question_facts()["measure"]
-    return measure

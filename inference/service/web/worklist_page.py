@@ -15,6 +15,7 @@ from inference.service.database import Unit
 from inference.service.parts import Parts
 from inference.service.referrals import own_clinic
 from inference.service.tables import events, referrals
+from inference.service.web.case_number import read_case_number
 from inference.service.web.language import N_
 from inference.service.web.render import go_to, page_of, render
 from inference.service.web.tiles import Tiles
@@ -78,7 +79,7 @@ def tiles_of(request: Request) -> Tiles:
 async def find_case(parts: Parts, who: Who, number: str) -> str | None:
     """The newest referral with a case number, as on a slip: small or capital letters, with or without its hyphens."""
     plain = "".join(letter for letter in number.upper() if letter.isalnum())
-    numbers = {number, plain, f"{plain[:4]}-{plain[4:]}"}
+    numbers = {number, plain, read_case_number(number) or number}
     tokens = [parts.referrals.intake.case_token(one) for one in numbers]
     clinic = own_clinic(who)
 
