@@ -22,6 +22,7 @@ from inference.lesions import LesionFailure, LesionModel, LesionRequest, LesionS
 from inference.photo import PhotoRecipe, clinical_features
 from training import lesion_fitting
 from training.export import check_parity, file_sha256
+from training.lesion_backbones import Backbone, EfficientNetLite0
 from training.lesion_evaluation import evaluate
 from training.lesion_figures import (
     Scored,
@@ -32,7 +33,7 @@ from training.lesion_figures import (
     softmax,
 )
 from training.lesion_fitting import Examples, Plan, field_of_feature, fit, hide_answers, logits
-from training.lesion_network import Backbone, CalibratedLesionNetwork, EfficientNetLite0, LesionNetwork
+from training.lesion_network import CalibratedLesionNetwork, LesionNetwork
 from training.lesions import export_onnx
 
 Array = NDArray[Any]

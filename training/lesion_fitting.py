@@ -20,7 +20,8 @@ from torchvision.transforms import v2
 
 from inference.errors import DataError
 from inference.photo import YES_NO_FIELDS, PhotoRecipe, normalise
-from training.lesion_network import BACKBONES, Backbone, LesionNetwork
+from training.lesion_backbones import BACKBONES, Backbone
+from training.lesion_network import LesionNetwork
 
 Array = NDArray[Any]
 OnEpoch = Callable[[int, float], None]

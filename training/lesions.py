@@ -23,6 +23,7 @@ from inference.bundle import Contract, DataSource, TensorSpec
 from inference.errors import DataError, ExportError
 from inference.photo import PhotoRecipe, clinical_features, encode_clinical, open_photo, photo_pixels
 from training.export import PARITY_INPUTS, check_parity, file_sha256, now_utc, write_bundle
+from training.lesion_backbones import BACKBONES
 from training.lesion_evaluation import (
     confusion,
     cross_validation_report,
@@ -32,7 +33,7 @@ from training.lesion_evaluation import (
 )
 from training.lesion_fitting import Examples, Plan, hide_answers, photo_recipe, to_input
 from training.lesion_folds import cross_validate
-from training.lesion_network import BACKBONES, CalibratedLesionNetwork
+from training.lesion_network import CalibratedLesionNetwork
 from training.plots import confusion_matrix_plot
 from training.skin_data import SkinRecord, SkinSet, grouped_folds, read_skin_data
 from training.skin_sources import BODY_SITE_WORDS, BODY_SITES
