@@ -172,3 +172,14 @@ def test_the_real_release_loads(shared_data):
     assert len(knowledge.labels) == 49
     assert knowledge.evidences.keys() == evidences.keys()
     assert ((knowledge.presence >= 0) & (knowledge.presence <= 1)).all()
+
+
+def test_a_question_under_a_code_that_is_no_evidence_is_asked_of_all(tiny_release):
+    """DDXPlus asks for an earlier pneumonia under a code that it does not have: its share is the patients'."""
+    path = tiny_release / "release_evidences.json"
+    evidences = json.loads(path.read_text(encoding="utf-8"))
+    evidences["E_5"]["code_question"] = "E_9"
+    path.write_text(json.dumps(evidences), encoding="utf-8")
+    knowledge = load_knowledge(tiny_release)
+    assert knowledge.presence[:, -1] == pytest.approx([0.3, 0.3])
+    assert knowledge.parent[-1] == -1

@@ -136,7 +136,8 @@ def _given_parent(statistics: dict[str, Any], evidences: dict[str, Any]) -> dict
         for code, values in entry["findings"].items():
             evidence = evidences[code]
             parent = evidence["code_question"]
-            reach = 1.0 if parent == code else entry["findings"].get(parent, {}).get("1", 0.0)
+            is_asked_of_all = parent == code or parent not in evidences  # a few DDXPlus questions stand under a code that is no evidence
+            reach = 1.0 if is_asked_of_all else entry["findings"].get(parent, {}).get("1", 0.0)
             if reach <= 0:
                 continue
             default = str(evidence["default_value"])
