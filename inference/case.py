@@ -53,6 +53,10 @@ def _answer(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
     return PRESENT if word in _YES else ABSENT if word in _NO else value
 
 
+def _is_unknown(value: object) -> bool:
+    return value is None
+
+
 FindingValue = Annotated[str | tuple[str, ...], BeforeValidator(_finding_value)]
 
 
@@ -60,7 +64,7 @@ class Vitals(BaseModel):
     """Vital signs as measured; None is "not measured", never "normal".
 
     Ranges are those a living person can show on a working device; a value outside them is a typing or device
-    error and is refused.
+    error and is refused. `pain_score` is what the patient answers on the numeric rating scale: 0 no pain, 10 the worst.
     """
 
     model_config = _FROZEN
@@ -75,6 +79,8 @@ class Vitals(BaseModel):
     temperature_celsius: float | None = Field(default=None, ge=24, le=45)
     glucose_mg_dl: float | None = Field(default=None, ge=5, le=1500)
     capillary_refill_seconds: float | None = Field(default=None, ge=0, le=20)
+    # Left out of a case's text while it is not known, so that the hash of a case from before there was a pain score stays.
+    pain_score: int | None = Field(default=None, ge=0, le=10, exclude_if=_is_unknown)
 
 
 class Photo(BaseModel):

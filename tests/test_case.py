@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import datetime
 from typing import Any
@@ -163,3 +164,20 @@ def test_as_much_as_a_form_can_hold_is_read_whole() -> None:
     reading = read_case({"case_id": "a", "findings": findings, "photos": [{"path": f"{n}.jpg"} for n in range(32)]}, "x")
     assert (len(reading.case.findings), len(reading.case.findings["E_55"]), len(reading.case.photos)) == (391, 128, 32)
     assert reading.problems == ()
+
+
+def test_a_case_from_before_the_pain_score_keeps_its_hash() -> None:
+    """What is stored was hashed without a pain score: a case that has none is written as it was then."""
+    before = {"case_id": "r-17", "age_years": 58, "sex": "male", "complaint": "bukhar", "findings": {"F_012": "present"}}
+    case = Case.model_validate(before | {"vitals": {"pulse_per_minute": 118}})
+    assert hashlib.sha256(case.model_dump_json().encode()).hexdigest() == "925affcab0ad27e244106d0f49e3a776725b2ab31cde66056c696dc478f77a45"
+    scored = Case.model_validate(before | {"vitals": {"pain_score": 0}})
+    assert json.loads(scored.model_dump_json())["vitals"]["pain_score"] == 0
+
+
+@pytest.mark.parametrize(("given", "known"), [(0, 0), (10, 10), (7.0, 7), ("7", 7), (11, None), (-1, None), (7.5, None), ("bad", None)])
+def test_a_pain_score_is_a_whole_number_from_0_to_10(given: Any, known: int | None) -> None:
+    """Any other answer is set aside and named, and costs nothing else."""
+    reading = read_case({"case_id": "a", "vitals": {"pain_score": given, "pulse_per_minute": 80}}, "x")
+    assert (reading.case.vitals.pain_score, reading.case.vitals.pulse_per_minute) == (known, 80)
+    assert len(reading.problems) == (known is None)

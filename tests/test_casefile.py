@@ -25,13 +25,13 @@ def test_a_csv_row_becomes_a_nested_case(tmp_path: Path) -> None:
     path = written(
         tmp_path,
         "a.csv",
-        "case_id,age_years,complaint,spo2_percent,on_oxygen,F_012,F_101,photo_path,photo_itch\n"
-        'r1,58,"bukhar, khansi",93,no,present,flank|all_over,a.jpg,yes\n',
+        "case_id,age_years,complaint,spo2_percent,on_oxygen,pain_score,F_012,F_101,photo_path,photo_itch\n"
+        'r1,58,"bukhar, khansi",93,no,7,present,flank|all_over,a.jpg,yes\n',
     )
     [reading] = read_cases(path)
     assert reading.problems == ()
     assert reading.case.complaint == "bukhar, khansi"
-    assert (reading.case.vitals.spo2_percent, reading.case.vitals.on_oxygen) == (93, False)
+    assert (reading.case.vitals.spo2_percent, reading.case.vitals.on_oxygen, reading.case.vitals.pain_score) == (93, False, 7)
     assert reading.case.findings == {"F_012": "present", "F_101": ("flank", "all_over")}
     assert reading.case.photos[0].itch is True
 

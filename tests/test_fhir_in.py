@@ -72,6 +72,8 @@ def test_whole_referral_becomes_a_case_that_reads_without_a_problem():
         ("8310-5", 38.5, "Cel", "temperature_celsius", 38.5),
         ("2339-0", 110, "mg/dL", "glucose_mg_dl", 110),
         ("44963-7", 3, "s", "capillary_refill_seconds", 3),
+        ("72514-3", 7, "{score}", "pain_score", 7),
+        ("72514-3", 0, "1", "pain_score", 0),
         ("3151-8", 2, "L/min", "on_oxygen", True),
         ("3150-0", 21, "%", "on_oxygen", False),
     ],
@@ -99,6 +101,13 @@ def test_value_without_a_known_unit_is_set_aside(quantity):
 
 def test_unit_that_is_ucum_by_itself_needs_no_system():
     assert vital(fx.observation("8310-5", valueQuantity={"value": 38, "unit": "Cel"})) == {"temperature_celsius": 38}
+
+
+def test_a_score_may_come_as_an_integer_and_nothing_else_may():
+    assert vital(fx.observation("72514-3", valueInteger=7)) == {"pain_score": 7}
+    found = read(fx.observation("8867-4", valueInteger=70))
+    assert "vitals" not in found.case
+    assert found.review == ("vitals.pulse_per_minute: no number was sent: set aside as unknown",)
 
 
 def test_comparator_is_no_measurement():

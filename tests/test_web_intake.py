@@ -131,14 +131,14 @@ def test_the_form_makes_the_case():
     typed = read_form(
         {
             "number": "abcd2345", "complaint": " bukhar ", "age": "8", "age_unit": "months", "sex": "female", "pregnant": "no",
-            "spo2_percent": "93", "on_oxygen": "yes", "consciousness": "V", "district": "Tharparkar", "priority": "urgent",
+            "spo2_percent": "93", "on_oxygen": "yes", "consciousness": "V", "pain_score": "7", "district": "Tharparkar", "priority": "urgent",
             "finding.F_001": "present", "read.F_001": "present", "finding.F_002": "absent", "finding.F_003": "not_said", "read.F_003": "present",
             "name": "A", "stranger": "x",
         }
     )  # fmt: skip
     assert typed.case() == {
         "case_id": "ABCD-2345", "complaint": "bukhar", "sex": "female", "district": "Tharparkar", "priority": "urgent", "age_years": 0.6667,
-        "pregnant": False, "vitals": {"spo2_percent": 93.0, "on_oxygen": True, "consciousness": "V"}, "findings": {"F_002": "absent"},
+        "pregnant": False, "vitals": {"spo2_percent": 93.0, "on_oxygen": True, "consciousness": "V", "pain_score": 7}, "findings": {"F_002": "absent"},
     }  # fmt: skip
     assert (typed.patient(), typed.not_said) == ({"name": "A"}, ["F_003"])
 
@@ -159,6 +159,7 @@ def test_the_form_makes_the_case():
         ({"glucose_mg_dl": "5.4"}, "millimoles", {"glucose_mg_dl": "97.3"}),
         ({"pulse_per_minute": "400"}, "pulse_per_minute>limit", {}),
         ({"pulse_per_minute": "200"}, "pulse_per_minute>usual", {}),
+        ({"pain_score": "11"}, "pain_score>limit", {}),
         ({"respiratory_rate_per_minute": "many"}, "respiratory_rate_per_minute?", {}),
     ],
 )

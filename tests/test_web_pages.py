@@ -250,6 +250,17 @@ def test_the_case_page_has_its_parts_in_order(service: Service):
     assert "not measured" in words and "NEWS2" in words and "Decision support, not a medical device" in words
 
 
+def test_a_pain_score_is_shown_where_it_was_asked(service: Service):
+    """Out of ten, in both languages; a case that has none has no line for it."""
+    asked, not_asked = (
+        service.send({**CASE, "case_id": name, "vitals": vitals})["id"] for name, vitals in (("p1", {"pain_score": 7}), ("p2", {}))
+    )
+    english, urdu = (Reader(service, "clinician", language=language) for language in ("en", "ur"))
+    assert "Pain, from 0 none to 10 worst 7 of 10" in words_of(english.get(f"/app/cases/{asked}").text)
+    assert "Pain, from 0" not in words_of(english.get(f"/app/cases/{not_asked}").text)
+    assert "10 میں سے" in words_of(urdu.get(f"/app/cases/{asked}").text)
+
+
 def test_a_number_rests_on_how_many_patients(service: Service):
     """The band of the model that gave the probability, synthetic patients named as such."""
     referral = service.send(CASE)

@@ -2,8 +2,8 @@
 
 Tables only. What a vital means for the patient is not known here, nor how a resource is taken apart.
 Codes: LOINC 2.77 vital signs panel (85353-1) and its members; level of responsiveness 67775-7 with its answers;
-IPS pregnancy status; UCUM as FHIR's vital signs profile asks for it. Factors: NIST SP 811 (mmHg, degree Fahrenheit);
-glucose by its molar mass, 180.16 g/mol.
+IPS pregnancy status; pain on the numeric rating scale from 0 to 10, 72514-3; UCUM as FHIR's vital signs profile asks for it.
+Factors: NIST SP 811 (mmHg, degree Fahrenheit); glucose by its molar mass, 180.16 g/mol.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ _BREATHS = Measure("respiratory_rate_per_minute", {**_PER_MINUTE, "{breaths}/min
 _SPO2 = Measure("spo2_percent", {"%": _AS_IS})
 _PRESSURE = {"mm[Hg]": _AS_IS, "kPa": Conversion(factor=7.500617)}
 _TEMPERATURE = Measure("temperature_celsius", {"Cel": _AS_IS, "[degF]": Conversion(5 / 9, -160 / 9)})
+SCORE = "{score}"  # a count without a unit, which may also come as valueInteger
+_PAIN = Measure("pain_score", {SCORE: _AS_IS, "1": _AS_IS})
 _GLUCOSE = Measure("glucose_mg_dl", {"mg/dL": _AS_IS, "mmol/L": Conversion(factor=18.016)})
 
 MEASURES: Mapping[Code, Measure] = {
@@ -64,6 +66,7 @@ MEASURES: Mapping[Code, Measure] = {
     (LOINC, "2339-0"): _GLUCOSE,
     (LOINC, "15074-8"): _GLUCOSE,
     (LOINC, "44963-7"): Measure("capillary_refill_seconds", {"s": _AS_IS}),
+    (LOINC, "72514-3"): _PAIN,
 }
 # Oxygen is given when the flow is above nothing, or the inhaled share above that of air (20.9 %).
 OXYGEN: Mapping[Code, tuple[str, float]] = {(LOINC, "3151-8"): ("L/min", 0.0), (LOINC, "3150-0"): ("%", 21.0)}

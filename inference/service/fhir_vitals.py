@@ -21,6 +21,7 @@ from inference.service.fhir_codes import (
     PANELS,
     PREGNANCY,
     PREGNANCY_CODES,
+    SCORE,
     UCUM,
     Code,
     Conversion,
@@ -104,6 +105,8 @@ def _value(part: Mapping[str, Any]) -> tuple[str, Any] | None:
     for code in codes:
         if code in MEASURES:
             vital, units = MEASURES[code]
+            if SCORE in units and type(part.get("valueInteger")) is int:
+                return vital, part["valueInteger"]
             return vital, _quantity(part, f"vitals.{vital}", units)
         if code in OXYGEN:
             unit, above = OXYGEN[code]

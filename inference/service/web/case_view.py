@@ -17,7 +17,8 @@ from inference.rules import assess_floor
 from inference.service.web.rates import Rate, rate
 from inference.service.web.vocabulary import HISTORY, vital_names
 
-_UNUSUAL = frozenset({"glucose_mg_dl", "capillary_refill_seconds", "diastolic_mmhg", "on_oxygen"})  # shown only when they say something
+# Shown only when they say something.
+_UNUSUAL = frozenset({"glucose_mg_dl", "capillary_refill_seconds", "diastolic_mmhg", "on_oxygen", "pain_score"})
 
 
 @dataclass(frozen=True, slots=True)

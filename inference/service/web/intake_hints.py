@@ -35,6 +35,7 @@ _USUAL: Final[Mapping[str, tuple[float, float]]] = {
     "temperature_celsius": (34.5, 41),
     "glucose_mg_dl": (40, 450),
     "capillary_refill_seconds": (0, 6),
+    "pain_score": (0, 10),
 }
 _MMOL: Final = 18.016  # mg/dL of glucose in 1 mmol/L: its molar mass, 180.16 g/mol
 _OLDEST: Final = 110

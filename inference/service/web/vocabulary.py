@@ -111,6 +111,7 @@ _VITALS: Final = {  # name, unit
     "temperature_celsius": (N_("Temperature"), "°C"),
     "glucose_mg_dl": (N_("Blood sugar"), "mg/dL"),
     "capillary_refill_seconds": (N_("Capillary refill"), N_("seconds")),
+    "pain_score": (N_("Pain, from 0 none to 10 worst"), N_("of 10")),
 }
 # From which probability on which words: IPCC, "Guidance Note … on Consistent Treatment of Uncertainties" (2010), table 1.
 _LIKELIHOODS: Final = (
