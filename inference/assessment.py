@@ -39,6 +39,24 @@ class LesionAssessment(BaseModel):
     quality_problems: tuple[str, ...]
 
 
+class PhotoCheck(BaseModel):
+    """What was found out about one photo before its lesion was believed.
+
+    `problems` are the gate's codes. A photo with any of them is not believed: no lesion probability is taken from it.
+    `tone` is the skin's tone group: "said" comes from the Fitzpatrick type in the case (and is then "type 1" to "type 6"),
+    "estimated" from the photo's own light (`ita_degrees`), which errs by a group or more.
+    """
+
+    model_config = _FROZEN
+
+    photo: str
+    problems: tuple[str, ...] = ()
+    is_believed: bool
+    tone: str | None = None
+    tone_source: Literal["said", "estimated"] | None = None
+    ita_degrees: float | None = None
+
+
 class Reason(BaseModel):
     """One line of why: from a rule, the referrer, a model, a finding; `could_change` names what is not known."""
 
@@ -109,7 +127,8 @@ class Assessment(BaseModel):
 
     `level` is at most `floor_level`, the least urgent level that rules allow. `scored_by` says what ranked it.
     `calibration` is the band of the model that gave `emergency_probability`; None where none scored, where its bundle
-    has no bands, and in assessments from before there were any.
+    has no bands, and in assessments from before there were any. `photos` has a line for each photo that was looked at; it is
+    empty in assessments from before there were such lines.
     """
 
     model_config = _FROZEN
@@ -138,3 +157,4 @@ class Assessment(BaseModel):
     provenance: Provenance
     notice: str = NOTICE
     calibration: CalibrationBand | None = None
+    photos: tuple[PhotoCheck, ...] = ()

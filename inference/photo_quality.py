@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from inference.skin_tone import SkinTone, estimate_skin_tone
+
 # Longest side of the copy that is judged: blur that cannot be seen at this size cannot be seen by the model.
 JUDGED_SIDE = 256
 LEAST_SIDE = 128
+UNFAMILIAR = "unfamiliar"  # found by the lesion model, not here: the photo is unlike all that it learned from
 # The thresholds leave the photos of PAD-UFES-20 in (under 2 % refused) and synthetic failures out.
 LEAST_LAPLACIAN_VARIANCE = 5.0
 DARK_LUMA, BRIGHT_LUMA = 40.0, 235.0
@@ -42,6 +45,7 @@ class PhotoQuality:
 
     ok: bool
     problems: tuple[PhotoProblem, ...] = ()
+    tone: SkinTone | None = None
 
 
 _PROBLEMS = {
@@ -72,6 +76,26 @@ _PROBLEMS = {
             "No skin can be seen: take it again, close to the affected skin and in white light.",
             "تصویر میں جلد نظر نہیں آ رہی: سفید روشنی میں کیمرا متاثرہ جلد کے قریب لا کر دوبارہ تصویر لیں۔",
         ),
+        PhotoProblem(
+            "colour_cast",
+            "The light is coloured: take the photo again in daylight or under a white lamp, without a filter.",
+            "روشنی رنگین ہے: دن کی روشنی یا سفید لیمپ میں، کسی فلٹر کے بغیر دوبارہ تصویر لیں۔",
+        ),
+        PhotoProblem(
+            "covered",
+            "Something covers the lesion: take away finger, cloth or plaster and take the photo again.",
+            "جلد کا نشان ڈھکا ہوا ہے: انگلی، کپڑا یا پٹی ہٹا کر دوبارہ تصویر لیں۔",
+        ),
+        PhotoProblem(
+            "no_lesion",
+            "No lesion can be seen: come closer, so that it lies in the middle, and take the photo again.",
+            "جلد کا نشان نظر نہیں آ رہا: قریب آئیں، نشان کو درمیان میں رکھیں اور دوبارہ تصویر لیں۔",
+        ),
+        PhotoProblem(
+            UNFAMILIAR,
+            "The photo is unlike any that the lesion model knows: come closer, with the lesion in the middle, and take it again.",
+            "یہ تصویر ان تصویروں جیسی نہیں جو جلد کا ماڈل جانتا ہے: قریب آئیں، نشان کو درمیان میں رکھیں اور دوبارہ تصویر لیں۔",
+        ),
     )
 }
 
@@ -79,6 +103,11 @@ _PROBLEMS = {
 def photo_problems() -> tuple[PhotoProblem, ...]:
     """Everything that can be wrong with a photo, with the advice."""
     return tuple(_PROBLEMS.values())
+
+
+def photo_problem(code: str) -> PhotoProblem:
+    """One problem by its code; KeyError for a code that the gate does not know."""
+    return _PROBLEMS[code]
 
 
 def gate_numbers() -> dict[str, Any]:
@@ -115,7 +144,7 @@ def judge_quality(image: Image.Image, original_size: tuple[int, int]) -> PhotoQu
             codes.append("blurred")
         if skin_share(pixels) < LEAST_SKIN_SHARE:
             codes.append("no_skin")
-    return PhotoQuality(not codes, tuple(_PROBLEMS[code] for code in codes))
+    return PhotoQuality(not codes, tuple(_PROBLEMS[code] for code in codes), estimate_skin_tone(image))
 
 
 def laplacian_variance(luma: NDArray[np.float32]) -> float:

@@ -21,6 +21,7 @@ from inference.findings import Reading
 from inference.lesions import LesionFailure, LesionRequest, LesionScore
 from inference.models import Models
 from inference.photo import PhotoSource, shown_name
+from inference.photo_checks import CheckedPhoto, check_photo
 from inference.policy import Policy, load_policy
 from inference.prospects import Asked
 from inference.questions import Questions, best_questions
@@ -33,8 +34,10 @@ from inference.urgency import (
     decide_level,
     raise_from_priority,
     raises_from_acuity,
+    raises_from_darker_skin,
     raises_from_differential,
     raises_from_lesion,
+    raises_from_unbelieved_photo,
 )
 
 BATCH = 1024
@@ -58,7 +61,9 @@ class _Parts:
     review: list[str]
     differential: Differential | None = None
     acuity: Acuity | None = None
-    lesions: list[tuple[str, LesionScore]] = field(default_factory=list)
+    lesions: list[tuple[str, LesionScore]] = field(default_factory=list)  # of photos that are believed
+    photos: list[CheckedPhoto] = field(default_factory=list)
+    unscored_photos: int = 0
 
 
 class Triage:
@@ -178,17 +183,20 @@ class Triage:
         model = self.models.lesions
         if model is None:
             for part, photo in wanted:
+                part.unscored_photos += 1
                 part.review.append(f"photo {shown_name(photo.path)} was not scored, because the lesion model is not in use")
             return
         requests = [LesionRequest(photo, photos, part.read.case.age_years) for part, photo in wanted]
         for (part, photo), answer in zip(wanted, model.score(requests), strict=True):
             name = shown_name(photo.path)
             if isinstance(answer, LesionFailure):
+                part.unscored_photos += 1
                 part.review.append(f"photo not scored: {answer.reason}")
                 continue
-            part.review += [f"photo {name}: {problem.advice_en}" for problem in answer.quality.problems]
-            part.review += [f"photo {name}: {note}" for note in answer.notes]
-            if answer.quality.ok:
+            checked = check_photo(photo, name, answer, model.malignancy_threshold)
+            part.photos.append(checked)
+            part.review += checked.review
+            if checked.is_believed:
                 part.lesions.append((name, answer))
 
     def _assessment(self, part: _Parts, now: datetime, rank: int, bundles: dict[str, BundleName] | None = None) -> Assessment:
@@ -228,6 +236,7 @@ class Triage:
                     "input_sha256": hashlib.sha256(case.model_dump_json().encode()).hexdigest(),
                 },
                 "calibration": calibration,
+                "photos": tuple(checked.line for checked in part.photos),
             }
         )
 
@@ -263,6 +272,7 @@ class Triage:
         for _, lesion in part.lesions:
             if models.lesions:
                 raises += raises_from_lesion(lesion.malignancy_probability, models.lesions.malignancy_threshold)
+        raises += _raises_from_photos(part)
         if _is_unread(part):
             raises.append(
                 Raise(
@@ -328,6 +338,16 @@ def _is_unread(part: _Parts) -> bool:
     """Whether neither an answer nor a vital is there, and a scored photo does not stand alone: words were lost, or nothing came."""
     case = part.read.case
     return not part.read.findings and not _has_vitals(case) and (bool(case.complaint.strip()) or not part.lesions)
+
+
+def _raises_from_photos(part: _Parts) -> list[Raise]:
+    """What photos support whose lesion nobody has judged yet: unscored ones, bad ones, and benign results on darker skin."""
+    raises = []
+    if part.unscored_photos or not all(checked.is_believed for checked in part.photos):
+        raises += raises_from_unbelieved_photo()
+    if any(checked.is_darker_and_benign for checked in part.photos):
+        raises += raises_from_darker_skin()
+    return raises
 
 
 def _differential(differential: Differential | None) -> tuple[_Plain, ...]:

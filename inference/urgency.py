@@ -106,6 +106,37 @@ def raises_from_lesion(malignancy_probability: float, threshold: float) -> list[
     ]
 
 
+def raises_from_unbelieved_photo() -> list[Raise]:
+    """A lesion whose photo could not be believed is looked at by a clinician: at least routine, never advice alone.
+
+    The same level as a malignant result's, so that a bad photo loses nothing that its score could have raised.
+    """
+    return [
+        Raise(
+            4,
+            "policy",
+            "a photo could not be judged: it excludes nothing until a clinician looks or a better one is sent",
+            "ایک تصویر جانچی نہ جا سکی: جب تک معالج نہ دیکھے یا بہتر تصویر نہ آئے، اس سے کوئی بیماری خارج نہیں ہوتی",
+        )
+    ]
+
+
+def raises_from_darker_skin() -> list[Raise]:
+    """A benign result on darker skin is no reassurance: a clinician looks, at least routine, never advice alone.
+
+    The models learned from a handful of such photos (models/lesions card); a public test saw the AUC of lesion models fall
+    from 0.72 on light skin to 0.57 on dark (Daneshjou et al. 2022, Sci Adv 8:eabq6147).
+    """
+    return [
+        Raise(
+            4,
+            "policy",
+            "a photo of darker skin: the lesion model knows hardly any, so a benign result is no reassurance",
+            "گہری رنگت کی جلد کی تصویر: جلد کا ماڈل ایسی تصویریں بہت کم جانتا ہے، اس لیے اس کا بے ضرر نتیجہ تسلی نہیں دیتا",
+        )
+    ]
+
+
 def raise_from_priority(priority: str | None, policy: Policy) -> list[Raise]:
     """The referrer's own priority, which is never lowered."""
     level = policy.priority.get(priority) if priority else None  # type: ignore[call-overload]

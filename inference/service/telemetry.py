@@ -18,8 +18,8 @@ STATES = ("waiting", "claimed")
 DIRECTIONS = ("more_urgent", "less_urgent", "same")
 OTHER = "other"
 
-# Review reasons by words that their makers use, first match first: inference/case.py, triage.py, lesions.py, photo.py and the
-# service's scoring, referrals and FHIR. A reason that matches nothing counts as "other", and a test looks for that.
+# Review reasons by words that their makers use, first match first: inference/case.py, triage.py, lesions.py, photo.py,
+# photo_checks.py and the service's scoring, referrals and FHIR. A reason that matches nothing counts as "other", and a test looks for that.
 REVIEW_KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("nothing_scored", ("neither the models nor the rules",)),
     ("models_late", ("did not answer in time",)),
@@ -34,6 +34,7 @@ REVIEW_KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("time_of_arrival", ("received_at lies in the future",)),
     ("measurement_old", ("before the request: measure it again",)),
     ("request_unclear", ("ServiceRequest",)),
+    ("darker_skin", ("of darker skin",)),
     ("photo_quality", ("photo ",)),
 )
 _KINDS = (*(kind for kind, _ in REVIEW_KINDS), OTHER)

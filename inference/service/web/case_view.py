@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from inference.assessment import Assessment
+from inference.assessment import Assessment, PhotoCheck
 from inference.case import Case
 from inference.models import Models
 from inference.photo import shown_name
+from inference.photo_checks import DARKER_SKIN_EN
 from inference.rules import assess_floor
 from inference.service.web.rates import Rate, rate
 from inference.service.web.vocabulary import HISTORY, vital_names
@@ -45,7 +46,10 @@ class ConditionLine:
 
 @dataclass(frozen=True, slots=True)
 class PhotoLine:
-    """One photo: its stored hash (None: not kept), what is said of it, and whether the lesion score is of this one."""
+    """One photo: its stored hash (None: not kept), what is said of it, and whether the lesion score is of this one.
+
+    `advice` is on its quality, `notices` on what its result is worth; `check` is None for a photo that was not looked at.
+    """
 
     name: str
     sha256: str | None
@@ -53,7 +57,9 @@ class PhotoLine:
     fitzpatrick: int | None
     answers: tuple[tuple[str, bool], ...]
     advice: tuple[str, ...]
+    notices: tuple[str, ...]
     is_scored: bool
+    check: PhotoCheck | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +121,25 @@ def photo_lines(case: Case, assessment: Assessment | None, stored: Sequence[Mapp
     hashes = {one["name"]: one["sha256"] for one in stored}
     scored = assessment.lesion.photo if assessment and assessment.lesion else None
     why = assessment.review.why if assessment else ()
+    checks = {check.photo: check for check in assessment.photos} if assessment else {}
     lines = []
     for photo in case.photos:
         name = shown_name(photo.path)
         answers = tuple((field, value) for field in HISTORY if (value := getattr(photo, field)) is not None)
-        advice = tuple(reason for reason in why if name in reason)
-        lines.append(PhotoLine(name, hashes.get(photo.path), photo.body_site, photo.fitzpatrick, answers, advice, is_scored=name == scored))
+        said = [reason for reason in why if name in reason]
+        lines.append(
+            PhotoLine(
+                name,
+                hashes.get(photo.path),
+                photo.body_site,
+                photo.fitzpatrick,
+                answers,
+                advice=tuple(reason for reason in said if DARKER_SKIN_EN not in reason),
+                notices=tuple(reason for reason in said if DARKER_SKIN_EN in reason),
+                is_scored=name == scored,
+                check=checks.get(name),
+            )
+        )
     return lines
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
+from inference.photo_checks import DARKER_SKIN_EN, DARKER_SKIN_UR
 from inference.photo_quality import photo_problems
 from inference.rule_tables import rule_texts
 from inference.service.telemetry import OTHER, review_kind
@@ -66,6 +67,7 @@ REVIEW_KINDS: Final = {
     "time_of_arrival": N_("The clock of the sender is wrong: the time of arrival here was used."),
     "measurement_old": N_("A measurement is old: measure it again."),
     "request_unclear": N_("The request was unclear."),
+    "darker_skin": N_("A photo of darker skin: a benign result is no reassurance."),
     "photo_quality": N_("A photo's quality is not good enough."),
     OTHER: N_("Another reason."),
 }
@@ -92,6 +94,14 @@ HISTORY: Final = {
     "changed": N_("has changed"),
     "bleed": N_("bleeds"),
     "elevation": N_("is raised"),
+}
+TONES: Final = {  # of inference/skin_tone.py
+    "very light": N_("very light skin"),
+    "light": N_("light skin"),
+    "intermediate": N_("intermediate skin"),
+    "tan": N_("tan skin"),
+    "brown": N_("brown skin"),
+    "dark": N_("dark skin"),
 }
 _CONSCIOUSNESS: Final = {
     "A": N_("alert"),
@@ -165,6 +175,10 @@ class Vocabulary:
         """What the patient says of a skin lesion."""
         return self.of(HISTORY, code)
 
+    def tone(self, code: str) -> str:
+        """A skin tone group."""
+        return self.of(TONES, code)
+
     def vital(self, name: str) -> str:
         """A vital's name."""
         return self.speech.t(_VITALS[name][0]) if name in _VITALS else name
@@ -205,7 +219,7 @@ class Vocabulary:
 
 @cache
 def _photo_advice() -> dict[str, str]:
-    return {problem.advice_en: problem.advice_ur for problem in photo_problems()}
+    return {problem.advice_en: problem.advice_ur for problem in photo_problems()} | {DARKER_SKIN_EN: DARKER_SKIN_UR}
 
 
 def vital_names() -> tuple[str, ...]:
