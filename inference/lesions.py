@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.bundle import Bundle, Label
+from inference.bundle import Bundle, Contract, Label
 from inference.case import Photo
 from inference.errors import BundleError, PhotoError
 from inference.photo import (
@@ -52,6 +52,8 @@ class LesionScore:
     """The model's answer for one photo: probabilities in [0, 1] by label, which sum to 1.
 
     `malignancy_probability` is the sum over the malignant labels; `notes` say what was not understood.
+    `unfamiliarity` (0 or more, None from a bundle that does not measure it) is how far the photo lies from the photos
+    that the model learned from; beyond the contract's threshold it `is_unfamiliar`, and its probabilities mean nothing.
     """
 
     label: str
@@ -59,6 +61,8 @@ class LesionScore:
     malignancy_probability: float
     quality: PhotoQuality
     notes: tuple[str, ...] = ()
+    unfamiliarity: float | None = None
+    is_unfamiliar: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,8 @@ class LesionModel:
         self._labels = tuple(label.name for label in contract.labels)
         self._recipe = PhotoRecipe.from_contract(contract.preprocessing)
         self._sites, self._words = sites, words
+        self._outputs = frozenset(spec.name for spec in contract.outputs)
+        self._unfamiliar_above = _unfamiliar_above(contract) if "unfamiliarity" in self._outputs else None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -166,15 +172,26 @@ class LesionModel:
         except BundleError as error:
             return LesionFailure(f"{shown_name(request.photo.path)}: {error}")
         row, malignancy = outputs["probabilities"][0], float(outputs["malignancy_probability"][0])
+        unfamiliarity = None if self._unfamiliar_above is None else float(outputs["unfamiliarity"][0])
         return LesionScore(
             label=self._labels[int(np.argmax(row))],
             probabilities={label: float(value) for label, value in zip(self._labels, row, strict=True)},
             malignancy_probability=min(max(malignancy, 0.0), 1.0),
             quality=judge_quality(photo.opened.image, photo.opened.original_size),
             notes=self._notes(request.photo),
+            unfamiliarity=unfamiliarity,
+            is_unfamiliar=unfamiliarity is not None and self._unfamiliar_above is not None and unfamiliarity > self._unfamiliar_above,
         )
 
     def _notes(self, photo: Photo) -> tuple[str, ...]:
         if photo.body_site is None or read_site(photo.body_site, self._words) is not None:
             return ()
         return (f"body_site was not understood and counts as unknown; the model knows {', '.join(self._sites)}",)
+
+
+def _unfamiliar_above(contract: Contract) -> float:
+    """The unfamiliarity above which a photo is unlike those that the model learned from."""
+    try:
+        return float((contract.out_of_distribution or {})["threshold"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{contract.task} {contract.version}: out_of_distribution lacks its threshold; export again") from error

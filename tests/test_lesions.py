@@ -24,6 +24,8 @@ from training import lesion_fitting
 from training.export import check_parity, file_sha256
 from training.lesion_backbones import Backbone, EfficientNetLite0
 from training.lesion_evaluation import evaluate
+from training.lesion_export import export_onnx
+from training.lesion_familiarity import fit_familiarity
 from training.lesion_figures import (
     Scored,
     fit_calibration,
@@ -33,8 +35,7 @@ from training.lesion_figures import (
     softmax,
 )
 from training.lesion_fitting import Examples, Plan, field_of_feature, fit, hide_answers, logits
-from training.lesion_network import CalibratedLesionNetwork, LesionNetwork
-from training.lesions import export_onnx
+from training.lesion_network import OUTPUTS, CalibratedLesionNetwork, LesionNetwork
 
 Array = NDArray[Any]
 SITES, LABELS = ("FACE", "ARM"), ("ACK", "BCC", "MEL", "NEV", "SCC", "SEK")
@@ -184,7 +185,7 @@ def test_a_bundle_of_other_clinical_features_is_refused() -> None:
 def tiny_backbone() -> Backbone:
     """One convolution, so that fitting takes milliseconds."""
     convolution = nn.Conv2d(3, 4, 3, stride=2)
-    network = nn.Sequential(convolution, nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network = nn.Sequential(convolution, nn.BatchNorm2d(4))
     return Backbone(network, 4, (), RECIPE.mean, RECIPE.std)
 
 
@@ -264,18 +265,21 @@ def test_onnx_agrees_with_torch(tiny_plan: Plan) -> None:
     torch.manual_seed(0)
     malignant = torch.tensor([float(name in ("BCC", "MEL", "SCC")) for name in LABELS])
     network = LesionNetwork(tiny_backbone(), len(FEATURES), 6)
-    scorer = CalibratedLesionNetwork(network, 1.5, torch.linspace(-1, 1, 6), malignant).eval()
-    model = export_onnx(scorer, 16, len(FEATURES))
     generator = np.random.default_rng(0)
+    familiarity = fit_familiarity(generator.normal(size=(30, 4)), np.arange(30) % 6)
+    scorer = CalibratedLesionNetwork(network, 1.5, torch.linspace(-1, 1, 6), malignant, familiarity).eval()
+    model = export_onnx(scorer, 16, len(FEATURES))
     feeds: dict[str, Array] = {
         "photo": generator.normal(size=(5, 3, 16, 16)).astype(np.float32),
         "clinical": generator.random((5, len(FEATURES))).astype(np.float32),
     }
     with torch.no_grad():
-        probabilities, malignancy = scorer(*(torch.from_numpy(feed) for feed in feeds.values()))
-    expected = {"probabilities": probabilities.numpy(), "malignancy_probability": malignancy.numpy()}
+        outputs = scorer(*(torch.from_numpy(feed) for feed in feeds.values()))
+    expected = dict(zip(OUTPUTS, (output.numpy() for output in outputs), strict=True))
+    assert [expected[name].shape for name in OUTPUTS] == [(5, 6), (5,), (5, 7, 7), (5,)]
     assert check_parity(lambda _: expected, model, feeds)["rows"] == 5
     assert np.allclose(expected["probabilities"][:, [1, 2, 4]].sum(axis=1), expected["malignancy_probability"])
+    assert b"/" + Path(__file__).parent.name.encode() not in model and b".py" not in model
 
 
 def test_weights_of_another_network_are_refused() -> None:
@@ -420,3 +424,25 @@ def test_the_shipped_bundle_scores_a_photo(models_folder: Path, tmp_path: Path) 
     assert sum(score.probabilities.values()) == pytest.approx(1.0, abs=1e-5)
     malignant = sum(score.probabilities[label] for label in ("BCC", "MEL", "SCC"))
     assert score.malignancy_probability == pytest.approx(malignant, abs=1e-5)
+
+
+def test_a_photo_is_unfamiliar_beyond_the_contracts_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the threshold a photo is familiar, above it not; a bundle that does not measure it calls none unfamiliar."""
+    save_skin(tmp_path / "a.png", 200)
+    request = LesionRequest(Photo(path="a.png"), tmp_path)
+    (old,) = lesion_model().score([request])
+    assert isinstance(old, LesionScore)
+    assert (old.unfamiliarity, old.is_unfamiliar) == (None, False)
+    answer = FakeSession.run
+
+    def run(self: FakeSession, names: list[str], feeds: dict[str, Array]) -> list[Array]:
+        return [*answer(self, names[:2], feeds), np.array([1.5], dtype=np.float32)]
+
+    monkeypatch.setattr(FakeSession, "run", run)
+    outputs = (*contract().outputs, TensorSpec(name="unfamiliarity", dtype="float32", shape=("n",), meaning="x"))
+    for threshold, is_unfamiliar in ((1.5, False), (1.4, True)):
+        (score,) = lesion_model(outputs=outputs, out_of_distribution={"threshold": threshold}).score([request])
+        assert isinstance(score, LesionScore)
+        assert (score.unfamiliarity, score.is_unfamiliar) == (1.5, is_unfamiliar)
+    with pytest.raises(BundleError, match=r"^lesions 0\.0\.1: out_of_distribution lacks its threshold; export again$"):
+        lesion_model(outputs=outputs)

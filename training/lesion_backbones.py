@@ -1,4 +1,4 @@
-"""The photo branch: backbones pretrained on ImageNet, from a photo to an embedding.
+"""The photo branch: backbones pretrained on ImageNet, from a photo to a feature map.
 
 It knows layer shapes and where pretrained weights come from, never the clinical fields, augmentation or a
 label's meaning. EfficientNet-Lite: Tan and Le, "EfficientNet", ICML 2019, in the Lite variant of the TensorFlow
@@ -33,8 +33,9 @@ _IMAGENET_MEAN, _IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.37
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network from photo [N, 3, S, S] to embedding [N, embedding_size], with the facts its weights ask for.
+    """A network from photo [N, 3, S, S] to feature map [N, embedding_size, h, w], with the facts its weights ask for.
 
+    The embedding of a photo is the mean of its feature map over the places.
     `stages` are its parts from the photo inwards, for freezing; `mean` and `std` are per channel on 0 to 255.
     """
 
@@ -86,7 +87,7 @@ class _Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Photo [N, 3, H, W], normalised, to an embedding [N, 1280]."""
+    """Photo [N, 3, H, W], normalised, to a feature map [N, 1280, H / 32, W / 32], rounded up."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,12 +110,12 @@ class EfficientNetLite0(nn.Module):
         )
 
     def forward(self, photo: Tensor) -> Tensor:
-        """Embed a batch."""
+        """Map a batch."""
         features: Tensor = self.stem(photo)
         for block in self.blocks:
             features = block(features)
-        embedding: Tensor = self.head(features).mean(dim=(2, 3))
-        return embedding
+        mapped: Tensor = self.head(features)
+        return mapped
 
     def load_pretrained(self, published: Mapping[str, Tensor]) -> None:
         """Take over published weights, matched by order, kind and shape. Raises ValueError when they
@@ -146,9 +147,8 @@ def _lite0() -> Backbone:
 def _torchvision(name: str, embedding_size: int) -> Backbone:
     from torchvision.models import get_model
 
-    network = get_model(name, weights="DEFAULT")
-    network.classifier = nn.Identity()
-    return Backbone(network, embedding_size, tuple(network.features), _IMAGENET_MEAN, _IMAGENET_STD)
+    features = get_model(name, weights="DEFAULT").features
+    return Backbone(features, embedding_size, tuple(features), _IMAGENET_MEAN, _IMAGENET_STD)
 
 
 BACKBONES: dict[str, Callable[[], Backbone]] = {

@@ -111,7 +111,7 @@ def fit(
     seed: int,
     checkpoint: Path,
     on_epoch: OnEpoch,
-) -> nn.Module:
+) -> LesionNetwork:
     """Fit on `rows` and return the weight-averaged network, in evaluation mode.
 
     After each epoch everything is written to `checkpoint`, from which a run that was cut goes on and ends
@@ -159,7 +159,8 @@ def fit(
         _save(checkpoint, fingerprint, epoch + 1, state)
         on_epoch(epoch, total / steps)
     averaged.eval()
-    result: nn.Module = averaged.module
+    result = averaged.module
+    assert isinstance(result, LesionNetwork)
     return result
 
 
@@ -176,6 +177,17 @@ def logits(network: nn.Module, pixels: Array, clinical: Array, recipe: PhotoReci
                 to_input(pixels[at : at + _SCORING_BATCH], recipe),
                 torch.from_numpy(clinical[at : at + _SCORING_BATCH]),
             )
+            for at in range(0, len(pixels), _SCORING_BATCH)
+        ]
+    result: NDArray[np.float32] = torch.cat(parts).numpy()
+    return result
+
+
+def embeddings(network: LesionNetwork, pixels: Array, recipe: PhotoRecipe) -> NDArray[np.float32]:
+    """Embeddings [N, D] of pixels [N, S, S, 3]: what the photo branch makes of them, without any answers."""
+    with torch.no_grad():
+        parts = [
+            network.feature_map(to_input(pixels[at : at + _SCORING_BATCH], recipe)).mean(dim=(2, 3))
             for at in range(0, len(pixels), _SCORING_BATCH)
         ]
     result: NDArray[np.float32] = torch.cat(parts).numpy()

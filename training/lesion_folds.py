@@ -20,24 +20,27 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
 
 from inference.photo import PhotoRecipe
-from training.lesion_fitting import Examples, Plan, fit, logits
+from training.lesion_familiarity import fit_familiarity, unfamiliarity
+from training.lesion_fitting import Examples, Plan, embeddings, fit, logits
+from training.lesion_network import LesionNetwork
 from training.tracking import TrackedRun
 
 _POLL_SECONDS = 0.5
+_Found = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
     """Logits [n, classes] of each image from a network that never saw its patient, and without answers.
 
-    `fold_of` [n] says which network that was.
+    `unfamiliarity` [n] is that network's of each image; `fold_of` [n] says which network that was.
     """
 
     full: NDArray[np.float32]
     photo_only: NDArray[np.float32]
+    unfamiliarity: NDArray[np.float32]
     fold_of: NDArray[np.int64]
 
 
@@ -63,7 +66,7 @@ def cross_validate(
     processes: int,
     run: TrackedRun,
     quiet: bool = False,
-) -> tuple[HeldOut, nn.Module]:
+) -> tuple[HeldOut, LesionNetwork]:
     """Fit one network without each fold, and one on everything. Returns held-out logits and the last
     network."""
     every = np.arange(len(fold_of))
@@ -80,12 +83,12 @@ def cross_validate(
     final = _Job("all", every, every[:0], seed, checkpoints / "all.pt")
     results = _run_jobs([*jobs, final], examples, classes, plan, recipe, processes, run, quiet)
     full = np.zeros((len(fold_of), classes), dtype=np.float32)
-    photo_only = np.zeros_like(full)
-    for job, (with_answers, without) in zip(jobs, results[:-1], strict=True):
-        full[job.held], photo_only[job.held] = with_answers, without
+    photo_only, distance = np.zeros_like(full), np.zeros(len(fold_of), dtype=np.float32)
+    for job, found in zip(jobs, results[:-1], strict=True):
+        full[job.held], photo_only[job.held], distance[job.held] = found
     # Its checkpoint is complete: nothing is fitted again, the weights are read back.
     network = fit(examples, final.rows, classes, plan, final.seed, final.checkpoint, lambda _epoch, _loss: None)
-    return HeldOut(full, photo_only, fold_of), network
+    return HeldOut(full, photo_only, distance, fold_of), network
 
 
 def _run_jobs(
@@ -97,7 +100,7 @@ def _run_jobs(
     processes: int,
     run: TrackedRun,
     quiet: bool,
-) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+) -> list[_Found]:
     """Fit the jobs in processes, drawing and logging each epoch as it is heard of."""
     context = multiprocessing.get_context("spawn")
     with (
@@ -131,17 +134,17 @@ def _all_done(futures: list[Future[Any]]) -> bool:
     return not waiting
 
 
-def _fit_and_score(
-    job: _Job, examples: Examples, classes: int, plan: Plan, recipe: PhotoRecipe, heard: Any
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Fit one job here, on one thread; logits of the held-out rows with and without clinical answers."""
+def _fit_and_score(job: _Job, examples: Examples, classes: int, plan: Plan, recipe: PhotoRecipe, heard: Any) -> _Found:
+    """Fit one job here, on one thread; of the held-out rows, logits with and without clinical answers, and unfamiliarity."""
     torch.set_num_threads(1)
     on_epoch = partial(_tell, heard, job.name)
     network = fit(examples, job.rows, classes, plan, job.seed, job.checkpoint, on_epoch)
     if not len(job.held):
-        return np.zeros((0, classes), np.float32), np.zeros((0, classes), np.float32)
+        return np.zeros((0, classes), np.float32), np.zeros((0, classes), np.float32), np.zeros(0, np.float32)
     pixels, clinical = examples.pixels[job.held], examples.clinical[job.held]
-    return logits(network, pixels, clinical, recipe), logits(network, pixels, np.zeros_like(clinical), recipe)
+    familiarity = fit_familiarity(embeddings(network, examples.pixels[job.rows], recipe), examples.targets[job.rows])
+    distance = unfamiliarity(familiarity, embeddings(network, pixels, recipe))
+    return logits(network, pixels, clinical, recipe), logits(network, pixels, np.zeros_like(clinical), recipe), distance
 
 
 def _tell(heard: Any, name: str, epoch: int, loss: float) -> None:

@@ -7,7 +7,6 @@ operating point come from networks that never saw the patient; the shipped netwo
 from __future__ import annotations
 
 import argparse
-import io
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,9 +19,9 @@ from PIL import Image
 from rich.console import Console
 
 from inference.bundle import Contract, DataSource, TensorSpec
-from inference.errors import DataError, ExportError
+from inference.errors import DataError
 from inference.photo import PhotoRecipe, clinical_features, encode_clinical, open_photo, photo_pixels
-from training.export import PARITY_INPUTS, check_parity, file_sha256, now_utc, write_bundle
+from training.export import file_sha256, now_utc, write_bundle
 from training.lesion_backbones import BACKBONES
 from training.lesion_evaluation import (
     confusion,
@@ -31,7 +30,9 @@ from training.lesion_evaluation import (
     operating_point,
     targets,
 )
-from training.lesion_fitting import Examples, Plan, hide_answers, photo_recipe, to_input
+from training.lesion_export import export_onnx, parity_on
+from training.lesion_familiarity import fit_familiarity, out_of_distribution
+from training.lesion_fitting import Examples, Plan, embeddings, photo_recipe
 from training.lesion_folds import cross_validate
 from training.lesion_network import CalibratedLesionNetwork
 from training.plots import confusion_matrix_plot
@@ -41,8 +42,6 @@ from training.tracking import current_commit, tracked_run
 
 Array = NDArray[Any]
 CHECKPOINTS = Path("runs/lesions")
-LARGEST_MODEL_BYTES = 20_000_000
-_PARITY_BATCH = 100
 _SMOKE_FOLDS, _SMOKE_RECORDS_A_LABEL = 2, 16
 _SMOKE_PLAN = Plan(size=96, stored_size=112, epochs=1, batch_size=16)
 
@@ -97,12 +96,15 @@ def train(args: argparse.Namespace) -> Path:
         calibration, threshold = operating_point(held_out.full, data)
         malignant = torch.tensor([float(name in data.source.malignant) for name in label_names(data)])
         offsets = torch.tensor(calibration.offsets, dtype=torch.float32)
-        scorer = CalibratedLesionNetwork(network, calibration.temperature, offsets, malignant).eval()
+        familiarity = fit_familiarity(embeddings(network, examples.pixels, recipe), examples.targets)
+        scorer = CalibratedLesionNetwork(network, calibration.temperature, offsets, malignant, familiarity).eval()
         model = export_onnx(scorer, plan.size, examples.clinical.shape[1])
         parity = parity_on(scorer, model, examples, recipe, args.seed)
         settings |= {"commit": current_commit(), "calibration": asdict(calibration), "parity": parity}
         report = cross_validation_report(held_out, data, args.version)
-        write_bundle(out, model, _contract(data, args.version, checksum, recipe, threshold, settings), report)
+        contract = _contract(data, args.version, checksum, recipe, threshold, settings)
+        unfamiliar = out_of_distribution(held_out.unfamiliarity, len(np.unique(data.groups)))
+        write_bundle(out, model, contract.model_copy(update={"out_of_distribution": unfamiliar}), report)
         run.log_report(report)
         counts = confusion(calibration.apply(held_out.full), data)
         run.log_figure(confusion_matrix_plot(counts, list(label_names(data)), "out of fold"), "confusion")
@@ -122,49 +124,6 @@ def load_examples(data: SkinSet, plan: Plan, recipe: PhotoRecipe) -> Examples:
         pixels.append(photo_pixels(image, plan.size, recipe.geometry))
     clinical = [encode_clinical(r.photo, r.age_years, BODY_SITES, BODY_SITE_WORDS) for r in data.records]
     return Examples(np.stack(stored), np.stack(pixels), np.stack(clinical), targets(data))
-
-
-def export_onnx(scorer: CalibratedLesionNetwork, size: int, clinical_size: int) -> bytes:
-    """The scorer as one ONNX file without external data. Raises ExportError when it is too large to ship."""
-    batch = torch.export.Dim("n", min=1, max=100_000)
-    program = torch.onnx.export(
-        scorer.to(memory_format=torch.contiguous_format),
-        (torch.zeros(2, 3, size, size), torch.zeros(2, clinical_size)),
-        dynamo=True,
-        external_data=False,
-        input_names=["photo", "clinical"],
-        output_names=["probabilities", "malignancy_probability"],
-        dynamic_shapes=({0: batch}, {0: torch.export.Dim.AUTO}),
-        verbose=False,
-    )
-    if program is None:
-        raise ExportError("torch did not export the lesion network")
-    buffer = io.BytesIO()
-    program.save(buffer)  # type: ignore[arg-type]  # the stub knows paths only
-    model = buffer.getvalue()
-    if len(model) > LARGEST_MODEL_BYTES:
-        raise ExportError(f"the lesion model has {len(model)} bytes; at most {LARGEST_MODEL_BYTES} are shipped")
-    return model
-
-
-def parity_on(scorer: CalibratedLesionNetwork, model: bytes, examples: Examples, recipe: PhotoRecipe, seed: int) -> dict[str, float | int]:
-    """Compare ONNX with torch on 1,000 inputs: the photos in turn, each time with other answers unknown."""
-
-    def source(feeds: dict[str, Array]) -> dict[str, Array]:
-        with torch.no_grad():
-            outputs = scorer(torch.from_numpy(feeds["photo"]), torch.from_numpy(feeds["clinical"]))
-        return dict(zip(("probabilities", "malignancy_probability"), (o.numpy() for o in outputs), strict=True))
-
-    generator = np.random.default_rng(seed)
-    rows = np.resize(generator.permutation(len(examples.targets)), PARITY_INPUTS)
-    clinical = hide_answers(examples.clinical[rows], examples.targets[rows], 0.5, generator)
-    worst, compared = 0.0, 0
-    for at in range(0, len(rows), _PARITY_BATCH):
-        part = slice(at, at + _PARITY_BATCH)
-        photo = to_input(examples.pixels[rows[part]], recipe).contiguous().numpy()
-        found = check_parity(source, model, {"photo": photo, "clinical": clinical[part]})
-        worst, compared = max(worst, found["max_abs_difference"]), compared + len(photo)
-    return {"max_abs_difference": worst, "rows": compared}
 
 
 def _plan(args: argparse.Namespace) -> Plan:
@@ -219,6 +178,17 @@ def _contract(
                 "calibrated probability of each label, were all equally common; sums to 1",
             ),
             _tensor("malignancy_probability", ("n",), f"sum over {', '.join(source.malignant)}"),
+            _tensor(
+                "heat_map",
+                ("n", "rows", "columns"),
+                "by place, rows from the top: how far the malignancy probability falls if a ninth of the photo, looking like "
+                "this place, looked like the photo's mean; below 0 the place speaks against malignancy",
+            ),
+            _tensor(
+                "unfamiliarity",
+                ("n",),
+                "how unlike the training photos this one is; see out_of_distribution",
+            ),
         ),
         labels=source.labels,
         intended_use=(
