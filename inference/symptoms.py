@@ -21,6 +21,7 @@ from inference.case import ABSENT, PRESENT, Case
 from inference.errors import BundleError
 from inference.evidence import EvidenceEncoder, Slot, demographic_index, prior_shift, season_of
 from inference.findings import FindingsReader, Reading
+from inference.prediction_sets import PredictionSets
 
 SHOWN_CONDITIONS = 5
 SHOWN_REASONS = 4
@@ -97,9 +98,9 @@ class SymptomModel:
             self.reader = FindingsReader(vocabulary["lexicon"], self.parents)
             self._districts = vocabulary["lexicon"].get("districts", {})
             self._measured = frozenset(rule["finding"] for rule in vocabulary["lexicon"].get("measured", []))
-            self._set_mass = float((contract.conformal or {"mass": 0.9})["mass"])
         except (KeyError, TypeError) as error:
             raise BundleError(f"{contract.task} {contract.version}: the vocabulary lacks {error}; export it again") from error
+        self._sets = PredictionSets(contract)
         self.encoder = EvidenceEncoder(self._slots, self.parents)
         self._pregnancy_code = self._code_of("pregnancy")
         self._known_shifts: dict[tuple[str | None, str | None], NDArray[np.float32]] = {}
@@ -156,9 +157,9 @@ class SymptomModel:
         )
         return self._finite(outputs["probabilities"]).astype(np.float64)
 
-    def set_sizes(self, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
-        """How many conditions each row's prediction set has, [rows]."""
-        return set_sizes(probabilities, self._set_mass)
+    def set_sizes(self, probabilities: NDArray[np.float64], evidence: NDArray[np.float32]) -> NDArray[np.int64]:
+        """How many conditions each row's prediction set has, [rows]; `evidence` has the rows that the probabilities are for."""
+        return self._sets.sizes(probabilities, evidence)
 
     def read(self, case: Case) -> Read:
         """The case's findings from the form, the measurements and the complaint."""
@@ -189,17 +190,21 @@ class SymptomModel:
         again = [row for row, read in enumerate(reads) if read.stated != read.findings]
         rows = [self.encoder.encode(read.findings) for read in reads] + [self.encoder.encode(reads[row].stated) for row in again]
         people = [*reads, *(reads[row] for row in again)]
+        evidence = np.array(rows)
         outputs = self._bundle.run(
             {
-                "evidence": np.array(rows),
+                "evidence": evidence,
                 "demographics": np.array([demographic_index(read.case.age_years, read.case.sex) for read in people]),
                 "log_shift": np.array([self._shift(read.case) for read in people]),
             }
         )
         all_probabilities = self._finite(outputs["probabilities"])
-        all_sizes = set_sizes(all_probabilities, self._set_mass).tolist()
+        members = self._sets.members(all_probabilities, evidence)
+        all_sizes = members.sum(axis=1).tolist()
         probabilities, contributions = all_probabilities[: len(reads)], outputs["contributions"][: len(reads)]
         order = np.argsort(-probabilities, axis=1, kind="stable")
+        ranked = np.take_along_axis(members[: len(reads)], order, axis=1)
+        last = (ranked.shape[1] - ranked[:, ::-1].argmax(axis=1)).tolist()
         leading = np.take_along_axis(probabilities, order[:, :SHOWN_CONDITIONS], axis=1).tolist()
         kept = min(_CANDIDATE_REASONS, contributions.shape[1] - 1)
         strongest = np.argpartition(-np.abs(contributions), kept, axis=1)[:, : kept + 1]
@@ -208,12 +213,13 @@ class SymptomModel:
             deciding_row[row] = place
         found = []
         for row, read in enumerate(reads):
-            places = order[row, : max(all_sizes[row], SHOWN_CONDITIONS)].tolist()
+            places = order[row, : max(last[row], SHOWN_CONDITIONS)].tolist()
+            belongs = ranked[row, : last[row]].tolist()
             deciding = deciding_row[row]
             found.append(
                 Differential(
                     leading=tuple(Possible(self._labels[place], value) for place, value in zip(places, leading[row], strict=False)),
-                    prediction_set=tuple([self._labels[place].name for place in places[: all_sizes[row]]]),
+                    prediction_set=tuple([self._labels[place].name for place, is_in in zip(places, belongs, strict=False) if is_in]),
                     severity_mass=dict(enumerate(np.bincount(self._severity, weights=all_probabilities[deciding], minlength=6).tolist())),
                     deciding_set_size=all_sizes[deciding],
                     contributions=self._contributions(strongest[row], rows[row], contributions[row]),
@@ -269,10 +275,3 @@ class SymptomModel:
 
 def _strength(told: tuple[int, float, float]) -> float:
     return abs(told[2])
-
-
-def set_sizes(probabilities: NDArray[Any], mass: float) -> NDArray[np.int64]:
-    """How many conditions each prediction set has, [n]: those whose more probable rivals together have at most `mass`."""
-    descending = -np.sort(-probabilities, axis=1)
-    before = np.cumsum(descending, axis=1) - descending
-    return np.maximum((before <= mass).sum(axis=1), 1)

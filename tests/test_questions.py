@@ -177,7 +177,7 @@ def test_the_limits_of_findings_are_the_catalogue_s(catalogue_folder):
 
 def test_it_stops_when_the_set_is_small_and_nothing_can_raise(small):
     """At level 1 with `a` nearly sure."""
-    small._set_mass = 0.5
+    small._sets._mass = 0.5
     found = best_questions(asked_of(small, level=1, findings={"F_901": PRESENT}), PROVENANCE)
     assert found.stop
     assert found.questions == ()
@@ -188,7 +188,7 @@ def test_it_stops_when_the_set_is_small_and_nothing_can_raise(small):
 
 def test_it_stops_when_nothing_is_left_to_gain(small):
     """Four conditions are left, and the one open finding tells nothing."""
-    small._set_mass = 0.97
+    small._sets._mass = 0.97
     found = best_questions(asked_of(small, level=1, findings={"F_901": ABSENT, "F_904": ABSENT}), PROVENANCE)
     assert found.stop
     assert found.set_size == 4
@@ -199,7 +199,7 @@ def test_it_stops_when_nothing_is_left_to_gain(small):
 
 def test_a_case_that_many_answers_did_not_settle_goes_to_a_person(small, monkeypatch):
     """With as many findings known as are asked for, what tells much about the conditions is not asked any more."""
-    small._set_mass = 0.97
+    small._sets._mass = 0.97
     asked = asked_of(small, level=1, findings={"F_902": PRESENT})
     assert codes(best_questions(asked, PROVENANCE))
     monkeypatch.setattr(questions, "MOST_FINDINGS", 1)
@@ -210,7 +210,7 @@ def test_a_case_that_many_answers_did_not_settle_goes_to_a_person(small, monkeyp
 
 def test_an_answer_that_settles_a_severe_condition_could_raise_the_level(small):
     """Told one finding of two, a yes makes `a` three in four: the differential would raise the level to 2."""
-    small._set_mass = 0.7
+    small._sets._mass = 0.7
     found = best_questions(asked_of(small, findings={"F_902": PRESENT}), PROVENANCE)
     assert found.questions[0].code == "F_901"
     assert found.questions[0].could_reach_level == 2

@@ -84,7 +84,8 @@ def test_the_contract_says_what_a_caller_must_know(bundle, catalogue_folder):
     assert contract.training["parity"]["rows"] == 1000
     assert contract.training["parity"]["max_abs_difference"] <= 1e-4
     assert contract.conformal is not None
-    assert 0.5 < contract.conformal["mass"] <= 1 + 1e-6
+    assert contract.conformal["coverage"] == 0.9
+    assert np.shape(contract.conformal["least_probability"]) == (5, 4, len(knowledge.labels))
 
 
 def test_probabilities_sum_to_one_for_any_answers(bundle):

@@ -121,12 +121,6 @@ def expected_calibration_error(correct: Array, confidence: Array, bins: int = 15
     return float(gap.sum() / weight.sum())
 
 
-def rival_mass(truth: Array, probabilities: Array) -> Array:
-    """The probability of all classes more probable than the true one, [n]; 0 where the truth leads."""
-    own = probabilities[np.arange(len(truth)), truth][:, None]
-    return np.where(probabilities > own, probabilities, 0).sum(axis=1)
-
-
 def metrics_document(
     task: str, bundle: str, n: int, metrics: dict[str, Interval], subgroups: dict[str, dict[str, Interval]]
 ) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Measures a symptom bundle: real patients in DDXPlus format, or held-out patients drawn from the catalogue.
 
-GTPA@k, DDF1 and the severity measures follow Fansi Tchango et al. 2022 (DDXPlus). Trains nothing.
+GTPA@k, DDF1 and the severity measures follow Fansi Tchango et al. 2022 (DDXPlus) and their published code. GTPA, calibration
+and sets are of the bundle's `probabilities`, the patient's own condition; DDR to DSHM are of its `differential`, the list that
+the release's rule engine would give, where the bundle has one. Trains nothing.
 """
 
 from __future__ import annotations
@@ -16,21 +18,25 @@ from numpy.typing import NDArray
 from inference.bundle import Bundle, load_bundle
 from inference.errors import DataError
 from inference.evidence import AGE_BANDS, SEXES, Slot
-from inference.symptoms import set_sizes
+from inference.policy import load_policy
+from inference.prediction_sets import PredictionSets
+from inference.settled import stop_rule
+from training.condition_figures import calibration_figures, set_figures, worst_calibrated, worst_conditions
 from training.ddxplus import read_patients
 from training.export import rewrite_metrics
 from training.generator import MISSING_SHARE, PatientGenerator
+from training.interactive import Answering, interview, outputs_of, questionnaire
 from training.knowledge import Knowledge, load_knowledge
 from training.metrics import (
     Interval,
     bootstrap_interval,
     expected_calibration_error,
     metrics_document,
-    rival_mass,
 )
 
 Array = NDArray[Any]
 GENERATED_PATIENTS = 20_000
+INTERVIEWED_PATIENTS = 2_000  # fewer, because each is asked question after question
 GENERATED_SEED = 20_261_122
 SEVERE = 2  # DSHM and its kin speak of severities 1 and 2
 RELEVANT_SHARE = 0.01  # the paper leaves out of a differential what is at or below 1 %
@@ -40,12 +46,19 @@ TEST_FILES = ("patients_all49.csv", "release_test_patients.csv")
 
 @dataclass(frozen=True)
 class Scored:
-    """What the metrics need: truth [n], probabilities [n, C], the reference differential [n, C] (0 if none), who."""
+    """What the metrics need of n patients over C conditions and S slots.
+
+    The true `condition` [n], the bundle's `probabilities` and `listed` differential [n, C], the reference `differential`
+    [n, C] (0 if none), who [n], what was known [n, S], and the number of questions `asked` [n] (None outside the protocol).
+    """
 
     condition: Array
     probabilities: Array
+    listed: Array
     differential: Array
     demographics: Array
+    evidence: Array
+    asked: Array | None
 
 
 def unevaluated(task: str) -> dict[str, Any]:
@@ -56,17 +69,23 @@ def unevaluated(task: str) -> dict[str, Any]:
 def evaluate(bundle: Bundle, name: str, data: Path, questions: int | None = None) -> dict[str, Any]:
     """The metrics document of `bundle` on `data`: a DDXPlus patients CSV, or the catalogue's folder.
 
-    `questions=0` leaves only age, sex and the first complaint known; None gives full evidence (a CSV) or 40 % of the
-    answers missing (the catalogue). Raises DataError for anything else.
+    `questions=N` leaves only age, sex and the first complaint known and asks at most N questions, one after the other, as
+    `nabz ask` chooses them and stops; None gives full evidence (a CSV) or 40 % of the answers missing (the catalogue).
+    Raises DataError when the data are neither, or N is negative.
     """
-    if questions:
-        raise DataError(f"--questions {questions}: this version can ask none yet; use --questions 0 (first complaint only)")
+    if questions is not None and questions < 0:
+        raise DataError(f"--questions {questions}: a number from 0 (first complaint only) is needed")
     scored = _generated(bundle, data, questions) if data.is_dir() else _patients(bundle, data, questions)
     severity = np.array([label.severity or 5 for label in bundle.contract.labels])
     figures = _figures(scored, severity)
-    if bundle.contract.conformal:
-        figures |= _set_figures(scored, float(bundle.contract.conformal["mass"]))
-    return metrics_document(bundle.contract.task, name, len(scored.condition), figures, _subgroups(scored))
+    truth, p, names = scored.condition, scored.probabilities, [label.name for label in bundle.contract.labels]
+    members = PredictionSets(bundle.contract).members(p, scored.evidence)
+    figures |= set_figures(truth, members) | calibration_figures(truth, p)
+    groups = _subgroups(scored)
+    for more in (worst_conditions(truth, members, names), worst_calibrated(truth, p, names)):
+        for group, found in more.items():
+            groups[group] = {**groups.get(group, {}), **found}
+    return metrics_document(bundle.contract.task, name, len(truth), figures, groups)
 
 
 def evaluate_and_record(folder: Path, data: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -104,32 +123,50 @@ def _patients(bundle: Bundle, path: Path, questions: int | None) -> Scored:
     vocabulary = bundle.contract.vocabulary
     labels = [label.name for label in bundle.contract.labels]
     table = read_patients(path, [Slot(*slot) for slot in vocabulary["slots"]], labels, vocabulary["evidences"])
-    evidence = table.full if questions is None else table.initial
-    shift = np.zeros((len(evidence), len(labels)), dtype=np.float32)
-    probabilities = probabilities_of(bundle, evidence, table.demographics, shift)
-    return Scored(table.condition, probabilities, table.differential, table.demographics)
+    shift = np.zeros((len(table.full), len(labels)), dtype=np.float32)
+    answering = Answering(table.full, table.initial, table.demographics, shift, table.age_years, table.sex)
+    return _scored(bundle, answering, table.full, questions, table.condition, table.differential)
 
 
 def _generated(bundle: Bundle, folder: Path, questions: int | None) -> Scored:
     knowledge = knowledge_of(bundle, folder)
     generator = PatientGenerator(knowledge)
     random = np.random.default_rng(GENERATED_SEED)
-    patients = generator.draw(GENERATED_PATIENTS, random)
+    patients = generator.draw(INTERVIEWED_PATIENTS if questions else GENERATED_PATIENTS, random)
     if questions is None:
-        masked = generator.mask_missing(patients, MISSING_SHARE, random)
+        first = masked = generator.mask_missing(patients, MISSING_SHARE, random)
     else:
-        masked = generator.mask_to_complaint(patients, random, single=False)
-    probabilities = probabilities_of(bundle, masked.astype(np.float32), patients.demographics(), generator.log_shift(patients))
-    return Scored(patients.condition, probabilities, np.zeros_like(probabilities), patients.demographics())
+        first, masked = generator.mask_to_complaint(patients, random, single=False), patients.answers
+    answering = Answering(
+        full=masked.astype(np.float32),
+        initial=first.astype(np.float32),
+        demographics=patients.demographics(),
+        log_shift=generator.log_shift(patients),
+        age_years=patients.age_years,
+        sex=tuple(SEXES[one] for one in patients.sex),
+    )
+    return _scored(bundle, answering, answering.full, questions, patients.condition, np.zeros((len(first), len(knowledge.labels))))
+
+
+def _scored(bundle: Bundle, patients: Answering, full: Array, questions: int | None, condition: Array, differential: Array) -> Scored:
+    """The patients as the bundle sees them with `full` evidence, or after at most so many questions."""
+    evidence, asked = full, None
+    if questions is not None:
+        evidence = patients.initial
+    if questions:
+        rule = stop_rule(bundle.contract.thresholds, load_policy().differential.largest_set_that_raises)
+        evidence, order = interview(questionnaire(bundle), patients, bundle, rule, questions)
+        asked = (order >= 0).sum(axis=1)
+    outputs = outputs_of(bundle, evidence, patients.demographics, patients.log_shift)
+    probabilities = outputs["probabilities"]
+    return Scored(
+        condition, probabilities, outputs.get("differential", probabilities), differential, patients.demographics, evidence, asked
+    )
 
 
 def probabilities_of(bundle: Bundle, evidence: Array, demographics: Array, shift: Array) -> Array:
-    """The bundle's probabilities, [n, conditions], in batches that fit the memory."""
-    chunks = [
-        bundle.run({"evidence": evidence[i : i + 4096], "demographics": demographics[i : i + 4096], "log_shift": shift[i : i + 4096]})
-        for i in range(0, len(evidence), 4096)
-    ]
-    return np.concatenate([chunk["probabilities"] for chunk in chunks])
+    """The bundle's probabilities, [n, conditions]; see `outputs_of`."""
+    return outputs_of(bundle, evidence, demographics, shift)["probabilities"]
 
 
 def _figures(scored: Scored, severity: Array) -> dict[str, Interval]:
@@ -143,34 +180,32 @@ def _figures(scored: Scored, severity: Array) -> dict[str, Interval]:
         "ece": bootstrap_interval(expected_calibration_error, correct, confidence),
         "severe_mass_given_severe": bootstrap_interval(_mean, severe_mass[severe_case]),
     }
-    listed = scored.differential.sum(1) > 0
-    if listed.any():
-        figures |= _differential_figures(p[listed], scored.differential[listed], severity)
+    has_list = scored.differential.sum(1) > 0
+    if has_list.any():
+        figures |= _differential_figures(scored.listed[has_list], scored.differential[has_list], severity)
+    if scored.asked is not None:
+        figures["questions"] = bootstrap_interval(_mean, scored.asked.astype(float))
     return figures
 
 
-def _set_figures(scored: Scored, mass: float) -> dict[str, Interval]:
-    """How often the 90 % prediction set holds the truth, and how many conditions it has on average."""
-    p, truth = scored.probabilities, scored.condition
-    return {
-        "coverage": bootstrap_interval(_mean, (rival_mass(truth, p) <= mass).astype(float)),
-        "set_size": bootstrap_interval(_mean, set_sizes(p, mass).astype(float)),
-    }
-
-
 def _differential_figures(p: Array, reference: Array, severity: Array) -> dict[str, Interval]:
-    """DDR, DDP, DDF1 and, over severe conditions alone, DSR, DSP and their harmonic mean DSHM."""
+    """DDR, DDP, DDF1 of the lists; DSR, DSP and their harmonic mean DSHM of the severe conditions on and off them.
+
+    DSR: of the severe conditions in the reference, the share that ours has; as in the authors' code 0, and so is DSHM, for a
+    patient whose reference has none. DSP: of the severe conditions that the reference leaves out, the share that ours does.
+    """
     ours, theirs = p > RELEVANT_SHARE, reference > RELEVANT_SHARE
     severe = severity <= SEVERE
     recall, precision = _overlap(ours, theirs)
-    severe_recall, severe_precision = _overlap(~ours[:, severe], ~theirs[:, severe])
+    ruled_in, _ = _overlap(ours[:, severe], theirs[:, severe])
+    ruled_out, _ = _overlap(~ours[:, severe], ~theirs[:, severe])
     return {
         "ddr": bootstrap_interval(_mean, recall),
         "ddp": bootstrap_interval(_mean, precision),
         "ddf1": bootstrap_interval(_mean, _harmonic(recall, precision)),
-        "dsr": bootstrap_interval(_mean, severe_recall),
-        "dsp": bootstrap_interval(_mean, severe_precision),
-        "dshm": bootstrap_interval(_mean, _harmonic(severe_recall, severe_precision)),
+        "dsr": bootstrap_interval(_mean, ruled_in),
+        "dsp": bootstrap_interval(_mean, ruled_out),
+        "dshm": bootstrap_interval(_mean, _harmonic(ruled_in, ruled_out)),
     }
 
 

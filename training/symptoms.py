@@ -24,14 +24,14 @@ from training.catalogue import CATALOGUE
 from training.export import PARITY_INPUTS, check_parity, file_sha256, now_utc, write_bundle
 from training.generator import MISSING_SHARE, PatientGenerator, Patients
 from training.knowledge import Knowledge, load_knowledge, training_source
-from training.metrics import rival_mass
+from training.set_calibration import calibrate_sets
 from training.symptom_network import SymptomNetwork, SymptomScorer
 from training.tracking import TrackedRun, current_commit, tracked_run
 
 CALIBRATION_SEED_OFFSET = 1_000_003
 EVALUATION_SEED_OFFSET = 2_000_003
 DECISION_SEED_OFFSET = 3_000_017
-COVERAGE = 0.9
+SET_SEED_OFFSET = 4_000_037
 MISSED_SHARE = 0.05
 
 
@@ -196,28 +196,23 @@ class Decisions:
 
 
 def calibrate_decisions(scorer: SymptomScorer, knowledge: Knowledge, recipe: Recipe, seed: int) -> Decisions:
-    """The prediction set's mass and the severity thresholds, on fresh patients with answers lost as in training.
+    """The prediction sets' limits and the severity thresholds, on fresh patients.
 
-    The set takes every condition whose more probable rivals together have at most a certain probability, the
-    split-conformal quantile (Vovk et al. 2005) that covers the truth in 90 % of patients.
     A severity threshold is the probability mass below which at most 5 % of the patients who have a condition of that
     severity or worse fall.
     """
     patients, feeds = decision_patients(knowledge, recipe, seed)
-    p = _torch_source(scorer)(feeds)["probabilities"]
-    before = rival_mass(patients.condition, p)
-    rank = int(np.ceil((len(p) + 1) * COVERAGE)) - 1
+    source = _torch_source(scorer)
+    p = source(feeds)["probabilities"]
     severity = np.array([knowledge.conditions[label]["severity"] for label in knowledge.labels])
     thresholds = {}
     for level in (2, 3, 4):
         mass = p[:, severity <= level].sum(axis=1)
         thresholds[f"severity_level_{level}"] = float(np.quantile(mass[severity[patients.condition] <= level], MISSED_SHARE))
-    conformal = {
-        "method": "split conformal, mass of the more probable",
-        "coverage": COVERAGE,
-        "mass": float(np.sort(before)[rank]),
-        "n": len(p),
-    }
+    seed_of_sets = seed + SET_SEED_OFFSET
+    conformal = calibrate_sets(
+        source, knowledge, patients=recipe.calibration_patients, is_single=recipe.single_complaint, seed=seed_of_sets
+    )
     return Decisions(thresholds, conformal)
 
 

@@ -94,7 +94,8 @@ def condition_lines(assessment: Assessment, models: Models) -> list[ConditionLin
         for one in assessment.differential
     ]
     labels = {label.name: label for label in models.symptoms.labels} if models.symptoms else {}
-    for name in assessment.prediction_set[len(assessment.differential) :]:
+    shown = {one.condition for one in assessment.differential}
+    for name in [one for one in assessment.prediction_set if one not in shown]:
         label = labels.get(name)
         if label is None:
             lines.append(ConditionLine(name, "", None, None, None, is_in_set=True))
