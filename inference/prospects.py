@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference.answers import Floats, answer_rows, expected_information, severity_weights
-from inference.case import ABSENT, PRESENT, Case
+from inference.case import ABSENT, PRESENT, Case, Sex
 from inference.measurements import question_facts
 from inference.policy import LEAST_URGENT, Policy
 from inference.rule_tables import VITALS, FiredRule, rule_tables
@@ -67,10 +68,11 @@ class Prospect:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """All prospects by code, the probability of severe conditions now, and the prediction set's size now."""
+    """All prospects by code; now: the probability of severe conditions, of the leading one, and the prediction set's size."""
 
     prospects: Mapping[str, Prospect]
     severe_probability: float
+    leading_probability: float
     set_size: int
 
 
@@ -85,11 +87,12 @@ def outlook(asked: Asked, model: SymptomModel) -> Outlook:
     scored = model.posterior(read.case, rows)
     each = len(rows) // len(bases)
     now, after, deciding = scored[0], scored[1:each], scored[len(scored) - each + 1 :]
+    sizes = model.set_sizes(deciding, rows[len(rows) - each + 1 :])
     counts = [len(encoder.values(code)) for code in codes]
     starts = np.cumsum([0, *counts])[:-1]
     chances = likely.probabilities(codes, now)
     told = expected_information(after, chances, starts, severity_weights(model.severity)) if codes else after
-    levels = _levels(asked, model, deciding, chances, codes)
+    levels = _levels(asked, model, deciding, sizes, chances, codes)
     fired = _signs(
         asked,
         [code for code, place in zip(codes, starts, strict=True) if chances[place] >= LIKELY or len(encoder.values(code)) > _YES_OR_NO],
@@ -107,7 +110,7 @@ def outlook(asked: Asked, model: SymptomModel) -> Outlook:
         )
         prospects[code] = prospect
     severe = float(now[model.severity <= _SEVERE].sum())
-    return Outlook(prospects, severe, int(model.set_sizes(now[None])[0]))
+    return Outlook(prospects, severe, float(now.max()), int(model.set_sizes(now[None], rows[:1])[0]))
 
 
 def open_findings(asked: Asked, model: SymptomModel) -> list[str]:
@@ -133,19 +136,28 @@ def _is_reached(code: str, findings: Mapping[str, object], parents: Mapping[str,
 
 def _not_concerning(case: Case, model: SymptomModel) -> set[str]:
     """The codes of findings that a patient of this age and sex cannot have; unknown age or sex rules nothing out."""
-    age, sex = case.age_years, case.sex
+    limited = limited_findings(model.vocabulary)
+    return {code for rule in outside_of(case.age_years, case.sex) for code in limited[rule]}
+
+
+def outside_of(age_years: float | None, sex: Sex) -> tuple[str, ...]:
+    """The limits of findings that a patient of this age and sex lies outside of; unknown age or sex lies outside of none."""
     outside = {
         "female_only": sex == "male",
         "male_only": sex == "female",
-        "from_12_years": age is not None and age < 12,
-        "under_2_years": age is not None and age >= 2,
-        "under_12_years": age is not None and age >= 12,
+        "from_12_years": age_years is not None and age_years < 12,
+        "under_2_years": age_years is not None and age_years >= 2,
+        "under_12_years": age_years is not None and age_years >= 12,
     }
-    barred = {rule for rule, is_outside in outside.items() if is_outside}
-    if "applies" in model.vocabulary:
-        return {code for rule in barred for code in model.vocabulary["applies"].get(rule, ())}
-    slugs = {slug for rule in barred for slug in question_facts()["applies"][rule]}
-    return {code for code, evidence in model.vocabulary["evidences"].items() if evidence.get("slug") in slugs}
+    return tuple(rule for rule, is_outside in outside.items() if is_outside)
+
+
+def limited_findings(vocabulary: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """The codes of the findings under each limit: the vocabulary's own, else the shipped ones by their slugs."""
+    if "applies" in vocabulary:
+        return {rule: frozenset(vocabulary["applies"].get(rule, ())) for rule in question_facts()["applies"]}
+    by_slug = {evidence.get("slug"): code for code, evidence in vocabulary["evidences"].items()}
+    return {rule: frozenset(by_slug[slug] for slug in slugs if slug in by_slug) for rule, slugs in question_facts()["applies"].items()}
 
 
 def _signs(asked: Asked, codes: Sequence[str]) -> dict[str, FiredRule]:
@@ -161,12 +173,13 @@ def _signs(asked: Asked, codes: Sequence[str]) -> dict[str, FiredRule]:
     return found
 
 
-def _levels(asked: Asked, model: SymptomModel, deciding: Floats, chances: Floats, codes: Sequence[str]) -> NDArray[np.int64]:
+def _levels(
+    asked: Asked, model: SymptomModel, deciding: Floats, sizes: NDArray[np.int64], chances: Floats, codes: Sequence[str]
+) -> NDArray[np.int64]:
     """The level that the differential supports after each answer; the least urgent one after an unlikely answer."""
     policy = asked.policy.differential
     n_present = sum(value != ABSENT for value in asked.read.stated.values())
     is_present = [value != ABSENT for code in codes for value in model.encoder.values(code)]
-    sizes = model.set_sizes(deciding)
     masses = np.stack([deciding[:, model.severity == severity].sum(axis=1) for severity in range(6)], axis=1).tolist()
     present = n_present + np.array(is_present, dtype=int)
     certain = (sizes <= policy.largest_set_that_raises) & (present >= policy.least_findings_that_raise)

@@ -20,13 +20,8 @@ from inference.measurements import limits_of, measurement_text, question_facts
 from inference.prospects import LIKELY, Asked, Outlook, Prospect, outlook
 from inference.rule_tables import FiredRule
 from inference.rules import UnknownVital
+from inference.settled import MOST_FINDINGS, StopRule, stop_rule
 from inference.symptoms import SymptomModel
-
-# Weighted bits below which an answer changes next to nothing.
-LEAST_INFORMATION = 0.05
-# Known findings from which on only signs and vitals are asked for: what so many answers did not settle, a person must. Most
-# synthetic patients need about three questions; one who denies everything would be asked a hundred.
-MOST_FINDINGS = 20
 
 _FROZEN = ConfigDict(frozen=True, extra="forbid")
 _YES_NO = {PRESENT: ("yes", "ہاں"), ABSENT: ("no", "نہیں")}
@@ -88,8 +83,8 @@ def best_questions(asked: Asked, provenance: Provenance, count: int = 3) -> Ques
     """The `count` best questions for a case, best first.
 
     First what could raise the level by the rules, the most urgent level first and then the likelier sign; then findings by
-    expected information. Once the prediction set is small (the policy's `largest_set_that_raises`), only what could
-    raise the level is asked, and with `MOST_FINDINGS` known only what could by the rules. Without a symptom model, or when it fails, only measurements are asked for.
+    expected information. Once the differential is settled (`inference.settled`; by default the prediction set is as small
+    as the policy's `largest_set_that_raises`), only what could raise the level is asked, and with `MOST_FINDINGS` known only what could by the rules. Without a symptom model, or when it fails, only measurements are asked for.
     """
     view = _outlook(asked)
     open_vitals = _open_vitals(asked, view)
@@ -181,14 +176,19 @@ def _in_order(asked: Asked, view: Outlook, vitals: list[_Vital]) -> list[Prospec
     ruled += [(vital.could_reach_level, -vital.chance, vital) for vital in vitals]
     ruled.sort(key=lambda entry: entry[:2])
     others = [one for one in view.prospects.values() if not one.rule] if len(asked.read.findings) < MOST_FINDINGS else []
-    if _is_small(asked, view):
+    if _is_settled(asked, view):
         others = [one for one in others if one.could_reach(asked.level)]
-    told = [one for one in others if one.information >= LEAST_INFORMATION]
+    told = [one for one in others if one.information >= _stop_rule(asked).least_information]
     return [one for *_, one in ruled] + sorted(told, key=lambda one: -one.information)
 
 
-def _is_small(asked: Asked, view: Outlook) -> bool:
-    return view.set_size <= asked.policy.differential.largest_set_that_raises
+def _is_settled(asked: Asked, view: Outlook) -> bool:
+    return bool(_stop_rule(asked).is_settled(np.array(view.set_size), np.array(view.leading_probability)))
+
+
+def _stop_rule(asked: Asked) -> StopRule:
+    thresholds = asked.model.thresholds if asked.model else {}
+    return stop_rule(thresholds, asked.policy.differential.largest_set_that_raises)
 
 
 def _finding(asked: Asked, model: SymptomModel, prospect: Prospect) -> Question:
@@ -255,10 +255,16 @@ def _why_stop(asked: Asked, view: Outlook) -> tuple[str, str]:
     """Why nothing is left to ask, when nothing likely could raise the level."""
     size = view.set_size
     conditions = "1 condition" if size == 1 else f"{size} conditions"
-    if _is_small(asked, view):
+    if view.set_size <= _stop_rule(asked).largest_set:
         return (
             f"No likely answer could raise the level any more, and the 90 % set is small ({conditions}).",
             f"اب کوئی متوقع جواب درجہ نہیں بڑھا سکتا، اور ممکنہ بیماریوں کی فہرست مختصر ہے ({size})۔",
+        )
+    if _is_settled(asked, view):
+        percent = int(100 * view.leading_probability)
+        return (
+            f"No likely answer could raise the level any more, and the leading condition is at {percent} %.",
+            f"اب کوئی متوقع جواب درجہ نہیں بڑھا سکتا، اور پہلی بیماری {percent} فیصد پر ہے۔",
         )
     known = len(asked.read.findings)
     if known >= MOST_FINDINGS:

@@ -15,12 +15,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from inference.case import Sex
 from inference.errors import DataError
 from inference.evidence import EvidenceEncoder, Slot, demographic_index
 
 COLUMNS = ("AGE", "SEX", "PATHOLOGY", "EVIDENCES", "INITIAL_EVIDENCE")
 VALUE_MARK = "_@_"
-_SEX_NAMES = {"F": "female", "M": "male"}
+_SEX_NAMES: dict[str, Sex] = {"F": "female", "M": "male"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class PatientTable:
     condition: NDArray[np.int64]
     demographics: NDArray[np.int64]
     age_years: NDArray[np.float64]
-    sex: tuple[str, ...]
+    sex: tuple[Sex, ...]
     full: NDArray[np.float32]
     initial: NDArray[np.float32]
     differential: NDArray[np.float32]
@@ -57,12 +58,12 @@ def read_patients(path: Path, slots: Sequence[Slot], labels: Sequence[str], evid
     unknown = sorted(map(str, set(table["PATHOLOGY"]) - index.keys()))
     if unknown:
         raise DataError(f"{path}: conditions {unknown[:5]} are not among the model's {len(labels)} labels")
-    sexes = [_SEX_NAMES.get(str(sex), "unknown") for sex in table["SEX"]]
+    sexes: list[Sex] = [_SEX_NAMES.get(str(sex), "unknown") for sex in table["SEX"]]
     ages = [None if pd.isna(age) else float(age) for age in table["AGE"]]
     listed = [_listed(text, row, path) for row, text in enumerate(table["EVIDENCES"], start=1)]
     return PatientTable(
         condition=np.array([index[name] for name in table["PATHOLOGY"]]),
-        demographics=np.array([demographic_index(a, s) for a, s in zip(ages, sexes, strict=True)]),  # type: ignore[arg-type]
+        demographics=np.array([demographic_index(a, s) for a, s in zip(ages, sexes, strict=True)]),
         age_years=table["AGE"].to_numpy(float),
         sex=tuple(sexes),
         full=np.stack([encoder.encode(_full(answers, evidences, path)) for answers in listed]),

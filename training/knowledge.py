@@ -24,6 +24,8 @@ Floats = NDArray[np.float64]
 # `train_statistics.json` counts only the first value of a multi-valued evidence, so its shares are not probabilities;
 # the release's patients have each possible value about this often (measured on its validation patients).
 MULTI_VALUE_PROBABILITY = 0.65
+# A value that never came first may be there all the same, behind one that always does; estimate.
+UNSEEN_VALUE_PROBABILITY = 0.05
 TRAINING_FILES = ("train_statistics.json", "release_train_patients.csv")
 _FLOOR = 1e-5
 _NEVER = 1e-6
@@ -57,7 +59,8 @@ class Knowledge:
 
     def parents_by_code(self) -> dict[str, str]:
         """Each child finding's parent, by code."""
-        return {c: e["code_question"] for c, e in self.evidences.items() if e["code_question"] != c}
+        evidences = self.evidences  # a few DDXPlus questions stand under a code that is no evidence
+        return {c: e["code_question"] for c, e in evidences.items() if e["code_question"] != c and e["code_question"] in evidences}
 
 
 def load_knowledge(folder: Path) -> Knowledge:
@@ -148,7 +151,8 @@ def _given_parent(statistics: dict[str, Any], evidences: dict[str, Any]) -> dict
             if evidence["data_type"] == "M":
                 real = [value for value in given if value != default and given[value] > 0]
                 rest = given.get(default, 0.0)
-                given = dict.fromkeys(real, (1 - rest) * MULTI_VALUE_PROBABILITY) | {default: rest}
+                unseen = dict.fromkeys(_values(evidence), (1 - rest) * UNSEEN_VALUE_PROBABILITY)
+                given = unseen | dict.fromkeys(real, (1 - rest) * MULTI_VALUE_PROBABILITY) | {default: rest}
             findings[code] = {value: min(p, 1.0) for value, p in given.items()}
         result[condition] = {**entry, "findings": findings}
     return result

@@ -33,6 +33,8 @@ EVALUATION_SEED_OFFSET = 2_000_003
 DECISION_SEED_OFFSET = 3_000_017
 SET_SEED_OFFSET = 4_000_037
 MISSED_SHARE = 0.05
+# The benchmark is scored by its first condition alone, so that questions must not stop at a small set.
+BENCHMARK_STOP = {"settled_set": 0.0, "settled_probability": 0.98, "least_information": 0.0}
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ class Recipe:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this trainer beyond the common ones."""
-    parser.add_argument("--steps", type=int, default=None, help="optimiser steps of 2,048 patients (default 800; 500 for DDXPlus data)")
+    parser.add_argument(
+        "--steps", type=int, default=None, help="optimiser steps of 2,048 patients (default 800; 100 small ones for DDXPlus data)"
+    )
 
 
 def train(args: argparse.Namespace) -> Path:
@@ -84,7 +88,9 @@ def train(args: argparse.Namespace) -> Path:
 def _recipe(args: argparse.Namespace, is_catalogue: bool) -> Recipe:
     smoke = {"steps": 60, "batch": 512, "calibration_patients": 3000} if args.smoke else {}
     steps = {"steps": args.steps} if args.steps else {}
-    kind = {} if is_catalogue else {"single_complaint": True, "tempering": 0.7, "steps": 500}
+    # Bayes' rule, from which the network starts, is already right for patients drawn from DDXPlus's statistics; what the release's
+    # patients do otherwise they do not show. A few small steps keep it there, and 500 large ones cost it accuracy.
+    kind = {} if is_catalogue else {"single_complaint": True, "tempering": 0.7, "steps": 100, "rate": 1e-4}
     return Recipe(**{**kind, **smoke, **steps})
 
 
@@ -305,7 +311,7 @@ def _contract(
         licence="Apache-2.0" if is_catalogue else "CC BY 4.0",
         data=(_source(source, checksum),),
         training={"seed": args.seed, "commit": current_commit(), "parity": parity, "temperature": temperature, **vars(recipe)},
-        thresholds=decisions.thresholds,
+        thresholds=decisions.thresholds | ({} if is_catalogue else BENCHMARK_STOP),
         conformal=decisions.conformal,
         vocabulary={
             "slots": [[slot.code, slot.value] for slot in knowledge.slots],

@@ -1,0 +1,226 @@
+"""The interactive protocol: age, sex and the first complaint known, then one answer after another from the patient's own.
+
+Question choice and stopping are those of `nabz ask`: `inference.answers` and `inference.settled`, here for many patients at
+once. Decides no rules, no vitals and no metric; trains nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+
+from inference.answers import AnswerModel, answer_rows, expected_information, severity_weights
+from inference.bundle import Bundle
+from inference.case import Sex
+from inference.evidence import DEMOGRAPHICS, EvidenceEncoder, Slot
+from inference.policy import LEAST_URGENT
+from inference.prediction_sets import PredictionSets
+from inference.prospects import LIKELY, limited_findings, outside_of
+from inference.settled import MOST_FINDINGS, StopRule
+
+Array = NDArray[Any]
+Bools = NDArray[np.bool_]
+# (evidence rows [n, S], whose they are [n]) -> probabilities [n, C]
+Posterior = Callable[[Array, Array], Array]
+_ROWS_AT_ONCE = 4096
+# Questions whose answers the model itself is asked about, of those that the likelihoods put first. The model's order differs
+# from theirs by a few places; with all questions the same are asked, and it takes twenty times as long.
+SHORTLIST = 6
+_PATIENTS_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class Answering:
+    """N patients who answer: everything they would say [N, S], what is known at first [N, S], who they are."""
+
+    full: NDArray[np.float32]
+    initial: NDArray[np.float32]
+    demographics: NDArray[np.int64]
+    log_shift: NDArray[np.float32]
+    age_years: Array
+    sex: tuple[Sex, ...]
+
+
+@dataclass(frozen=True)
+class Questionnaire:
+    """Every question of a bundle as arrays: Q questions, their A answers one after the other, S slots, C conditions.
+
+    `patterns` [A, S] has an answer's slots, `slots` [Q, S] whose slots are whose, `parent` [Q] the question that must be
+    answered with yes first (-1: none), `likelihood` [A, C] is P(answer | condition).
+    """
+
+    codes: tuple[str, ...]
+    counts: NDArray[np.int64]
+    patterns: NDArray[np.float32]
+    slots: Bools
+    parent: NDArray[np.int64]
+    likelihood: Array
+    severity: NDArray[np.int64]
+    thresholds: Mapping[str, float]
+    limits: dict[str, frozenset[str]]
+    set_sizes: Callable[[Array, Array], NDArray[np.int64]]
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """The place of each question's first answer, [Q]."""
+        return np.cumsum(self.counts) - self.counts
+
+    def reached(self, known: Array) -> Bools:
+        """Which questions may be asked, [n, Q]: all the parents of a question were answered with something there."""
+        yes = (known @ self.slots.T.astype(np.float32) > -self.slots.sum(axis=1)) & (np.abs(known) @ self.slots.T > 0)
+        open_now = np.ones_like(yes)
+        above = self.parent.copy()
+        while (has := above >= 0).any():
+            open_now[:, has] &= yes[:, above[has]]
+            above = np.where(has, self.parent[above], -1)
+        return open_now
+
+    def answered(self, known: Array) -> Bools:
+        """Which questions are answered, [n, Q]."""
+        return np.abs(known) @ self.slots.T.astype(np.float32) > 0
+
+    def concerning(self, age_years: Array, sex: tuple[Sex, ...]) -> Bools:
+        """Which questions concern each patient, [n, Q]: not pregnancy for a man."""
+        places = {code: place for place, code in enumerate(self.codes)}
+        table = np.ones((len(sex), len(self.codes)), dtype=bool)
+        for row, (age, one) in enumerate(zip(age_years, sex, strict=True)):
+            for rule in outside_of(None if np.isnan(age) else float(age), one):
+                table[row, [places[code] for code in self.limits[rule] if code in places]] = False
+        return table
+
+
+def outputs_of(bundle: Bundle, evidence: Array, demographics: Array, log_shift: Array) -> dict[str, Array]:
+    """The bundle's outputs by name, [n, ...], in batches that fit the memory."""
+    feeds = {"evidence": evidence, "demographics": demographics, "log_shift": log_shift}
+    parts = [
+        bundle.run({name: values[start : start + _ROWS_AT_ONCE] for name, values in feeds.items()})
+        for start in range(0, max(len(evidence), 1), _ROWS_AT_ONCE)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def questionnaire(bundle: Bundle) -> Questionnaire:
+    """The questions of a symptom bundle."""
+    contract = bundle.contract
+    vocabulary, n_conditions = contract.vocabulary, len(contract.labels)
+    encoder = EvidenceEncoder([Slot(*slot) for slot in vocabulary["slots"]], vocabulary["parents"])
+
+    def of_nobody(rows: Array) -> Array:
+        who, shift = np.full(len(rows), DEMOGRAPHICS - 1), np.zeros((len(rows), n_conditions))
+        return outputs_of(bundle, rows, who, shift)["probabilities"].astype(np.float64)
+
+    temperature = float(contract.training.get("temperature", 1.0))
+    likely = AnswerModel(encoder, vocabulary["evidences"], vocabulary["parents"], temperature, of_nobody)
+    codes = tuple(sorted(encoder.codes))
+    place = {code: index for index, code in enumerate(codes)}
+    nothing = np.zeros(len(encoder.slots), dtype=np.float32)
+    return Questionnaire(
+        codes=codes,
+        counts=np.array([len(encoder.values(code)) for code in codes]),
+        patterns=answer_rows(encoder, {}, nothing, codes),
+        slots=np.array([[slot.code == code for slot in encoder.slots] for code in codes]),
+        parent=np.array([place.get(vocabulary["parents"].get(code, ""), -1) for code in codes]),
+        likelihood=np.concatenate([likely.likelihood(code) for code in codes]),
+        severity=np.array([label.severity or 5 for label in contract.labels]),
+        thresholds=contract.thresholds,
+        limits=limited_findings(vocabulary),
+        set_sizes=PredictionSets(contract).sizes,
+    )
+
+
+def interview(questions: Questionnaire, patients: Answering, bundle: Bundle, rule: StopRule, cap: int) -> tuple[Array, Array]:
+    """Ask every patient at most `cap` questions, the next best one each time, until the rule has all that it wants.
+
+    Returns what is known then, [N, S], and the questions in their order, [N, cap], -1 where none was asked any more.
+    """
+    known = patients.initial.copy()
+    order = np.full((len(known), cap), -1)
+    concerning = questions.concerning(patients.age_years, patients.sex)
+    asking = np.arange(len(known))
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("asking", total=cap * len(known))
+        for turn in range(cap):
+            for rows in np.array_split(asking, np.arange(_PATIENTS_AT_ONCE, len(asking), _PATIENTS_AT_ONCE)):
+                may = concerning[rows] & ~questions.answered(known[rows]) & questions.reached(known[rows])
+                for before in order[rows, :turn].T:
+                    may[np.arange(len(rows)), before] = False  # asked, and the patient had no answer
+                posterior = _posterior_of(bundle, patients, rows)
+                order[rows, turn] = next_questions(questions, known[rows], may, posterior, rule)
+                progress.advance(bar, len(rows))
+            asking = np.flatnonzero(order[:, turn] >= 0)
+            progress.advance(bar, len(known) - len(asking))
+            known[asking] = np.where(questions.slots[order[asking, turn]], patients.full[asking], known[asking])
+            if not len(asking):
+                break
+    return known, order
+
+
+def next_questions(questions: Questionnaire, known: Array, may: Bools, posterior: Posterior, rule: StopRule) -> NDArray[np.int64]:
+    """The next question for each of n patients, [n], or -1 where the rule asks no more.
+
+    `may` [n, Q]: the questions that are open. `posterior` gives probabilities [rows, C] for evidence rows and the place of
+    each row's patient. The likelihoods put a few questions before the others; the model's answers to these decide.
+    """
+    n = len(known)
+    now = posterior(known, np.arange(n))
+    weights = severity_weights(questions.severity)
+    expected = np.where(may, likely_information(questions, now, weights), -np.inf)
+    kept = min(SHORTLIST, expected.shape[1])
+    short = np.argsort(-expected, axis=1, kind="stable")[:, :kept]
+    patient, question = np.repeat(np.arange(n), kept), short.ravel()
+    counts = questions.counts[question]
+    starts = np.cumsum(counts) - counts
+    answers = np.repeat(questions.starts[question] - starts, counts) + np.arange(counts.sum())
+    whose = np.repeat(patient, counts)
+    patterns = questions.patterns[answers]
+    after = posterior(np.where(patterns != 0, patterns, known[whose]), whose)
+    chances = np.einsum("ac,ac->a", questions.likelihood[answers], now[whose]) / now[whose].sum(axis=1)
+    told = expected_information(after, chances, starts, weights).sum(axis=1).reshape(n, kept)
+    raising = (chances >= LIKELY) & (supported_level(after, questions) < supported_level(now, questions)[whose])
+    could_raise = np.logical_or.reduceat(raising, starts).reshape(n, kept)
+    settled = rule.is_settled(questions.set_sizes(now, known), now.max(axis=1))
+    many = questions.answered(known).sum(axis=1) >= MOST_FINDINGS
+    worth = (
+        (told >= rule.least_information)
+        & (could_raise | ~settled[:, None])
+        & ~many[:, None]
+        & np.isfinite(np.take_along_axis(expected, short, axis=1))
+    )
+    best = np.where(worth, told, -np.inf).argmax(axis=1)
+    found: NDArray[np.int64] = np.where(worth.any(axis=1), short[np.arange(n), best], -1)
+    return found
+
+
+def likely_information(questions: Questionnaire, now: Array, weights: Array) -> Array:
+    """What each question is expected to tell by Bayes' rule alone, [n, Q], in weighted bits; see `expected_information`."""
+    likelihood = questions.likelihood
+    weighted = now * weights
+    chances = np.maximum(now @ likelihood.T, 1e-12)
+    logs = likelihood * np.log2(np.maximum(likelihood, 1e-12))
+    told: Array = np.add.reduceat(weighted @ logs.T - np.log2(chances) * (weighted @ likelihood.T), questions.starts, axis=1)
+    return told
+
+
+def supported_level(p: Array, questions: Questionnaire) -> NDArray[np.int64]:
+    """The level that each settled differential supports by the contract's thresholds, [n]; 5 without thresholds."""
+    level = np.full(len(p), LEAST_URGENT)
+    for one in (4, 3, 2):
+        threshold = questions.thresholds.get(f"severity_level_{one}")
+        if threshold is not None:
+            level[p[:, questions.severity <= one].sum(axis=1) >= threshold] = one
+    return level
+
+
+def _posterior_of(bundle: Bundle, patients: Answering, rows: Array) -> Posterior:
+    def posterior(evidence: Array, whose: Array) -> Array:
+        mine = rows[whose]
+        return outputs_of(bundle, evidence, patients.demographics[mine], patients.log_shift[mine])["probabilities"].astype(np.float64)
+
+    return posterior
