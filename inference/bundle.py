@@ -87,6 +87,28 @@ class DataSource(_Frozen):
     citation: str
 
 
+class Certificate(_Frozen):
+    """What a threshold is certified for: of the cases that `event` describes, at most `target` are missed, as `miss` says.
+
+    `missed` of `n` held-out cases were; `bound` is the upper confidence bound of their share and `expected_bound` the one of
+    conformal risk control, which holds on average over calibration sets. `over_triage` is the price: the share, `low` to
+    `high`, of the other cases that the threshold raises as well. Shares are in [0, 1].
+    """
+
+    event: str
+    miss: str
+    target: float = Field(gt=0, lt=1)
+    confidence: float = Field(gt=0, lt=1)
+    method: str
+    data: str
+    is_synthetic: bool
+    n: int = Field(ge=1)
+    missed: int = Field(ge=0)
+    bound: float = Field(ge=0, le=1)
+    expected_bound: float = Field(ge=0, le=1)
+    over_triage: dict[str, float]
+
+
 class Contract(_Frozen):
     """All that a caller must know to run a model rightly. Thresholds are probabilities in [0, 1]."""
 
@@ -105,6 +127,7 @@ class Contract(_Frozen):
     training: dict[str, Any] = Field(default_factory=dict)
     preprocessing: dict[str, Any] = Field(default_factory=dict)
     thresholds: dict[str, float] = Field(default_factory=dict)
+    certificates: dict[str, Certificate] = Field(default_factory=dict)
     conformal: dict[str, Any] | None = None
     out_of_distribution: dict[str, Any] | None = None
     vocabulary: dict[str, Any] = Field(default_factory=dict)

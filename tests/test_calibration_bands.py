@@ -17,7 +17,7 @@ from inference.case import read_case
 from inference.errors import BundleError, DataError
 from inference.models import Models, live_versions, load_models
 from inference.triage import Triage
-from training.calibration_bands import count_bands, synthetic_bands, visit_bands
+from training.calibration_bands import count_bands, decision_scores, synthetic_bands, visit_bands
 from training.levels import judge
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -143,4 +143,5 @@ def test_the_shipped_bands_are_what_training_counts(models_folder, catalogue_fol
     acuity, symptoms = (load_bundle(models_folder / task / versions[task]) for task in ("acuity", "symptoms"))
     judged = judge(shared_data / "ktas" / "data.csv", models_folder, acuity)
     assert visit_bands(judged.probability, judged.emergency)[BANDS_KEY] == acuity.contract.training[BANDS_KEY]
-    assert synthetic_bands(symptoms, catalogue_folder)[BANDS_KEY] == symptoms.contract.training[BANDS_KEY]
+    condition, probabilities, _ = decision_scores(symptoms, catalogue_folder)
+    assert synthetic_bands(symptoms, condition, probabilities)[BANDS_KEY] == symptoms.contract.training[BANDS_KEY]

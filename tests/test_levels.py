@@ -14,19 +14,12 @@ from inference.models import live_versions
 from training import levels
 from training.evaluate import evaluate_bundle
 from training.ktas import FILE
-from training.levels import TITLE, Judged, flagged, largest_safe_threshold, triage_figures, upper_bound
+from training.levels import TITLE, Judged, flagged, largest_safe_threshold, triage_figures
 
 
 def judged(emergency, level_without, probability) -> Judged:
     """Visits from plain lists."""
     return Judged(np.array(emergency, dtype=bool), np.array(level_without), np.array(probability, dtype=float))
-
-
-def test_the_upper_bound_is_clopper_pearsons():
-    """No failure in 59 gives 4.95 %, one more trial than 58; all failures give 1."""
-    assert upper_bound(0, 59) == pytest.approx(0.0495, abs=1e-4)
-    assert upper_bound(0, 58) > 0.05
-    assert upper_bound(3, 3) == 1.0
 
 
 def test_the_threshold_is_the_largest_safe_one():

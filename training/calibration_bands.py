@@ -40,19 +40,17 @@ def visit_bands(probability: Array, is_emergency: Array) -> dict[str, Any]:
     }
 
 
-def synthetic_bands(bundle: Bundle, catalogue: Path) -> dict[str, Any]:
-    """What a symptom contract's `training` says of its calibration: fresh synthetic patients, those that its set was chosen on.
-
-    Neither the network nor its temperature saw them. Raises DataError when the catalogue is not the one it learned from.
-    """
-    probability, is_severe = _severe_patients(bundle, catalogue)
+def synthetic_bands(bundle: Bundle, condition: Array, probabilities: Array) -> dict[str, Any]:
+    """What a symptom contract's `training` says of its calibration, from the patients of `decision_scores`."""
+    is_severe = np.array([(label.severity or 5) <= SEVERE for label in bundle.contract.labels])
+    probability = np.minimum(probabilities[:, is_severe].sum(axis=1), 1.0)
     event = "the true condition is of severity 1 or 2"
     return {
         BANDS_KEY: {
             "data": "synthetic patients of the catalogue",
             "is_synthetic": True,
             "event": event,
-            "bands": count_bands(probability, is_severe),
+            "bands": count_bands(probability, is_severe[condition]),
         }
     }
 
@@ -89,11 +87,13 @@ def _merged(counts: list[int]) -> list[int]:
     return starts
 
 
-def _severe_patients(bundle: Bundle, catalogue: Path) -> tuple[Array, Array]:
-    """Of each patient, the probability of a condition of severity 1 or 2, [n], and whether the true one is, [n]."""
+def decision_scores(bundle: Bundle, catalogue: Path) -> tuple[Array, Array, Array]:
+    """Fresh synthetic patients that nothing was fitted on: true conditions [n], probabilities [n, C], evidence [n, S].
+
+    Raises DataError when the catalogue is not the one that the bundle learned from.
+    """
     training = bundle.contract.training
     recipe = Recipe(**{name: training[name] for name in Recipe.__dataclass_fields__ if name in training})
     patients, feeds = decision_patients(knowledge_of(bundle, catalogue), recipe, int(training["seed"]))
-    is_severe = np.array([(label.severity or 5) <= SEVERE for label in bundle.contract.labels])
-    mass = probabilities_of(bundle, feeds["evidence"], feeds["demographics"], feeds["log_shift"])[:, is_severe].sum(axis=1)
-    return np.minimum(mass, 1.0), is_severe[patients.condition]
+    probabilities = probabilities_of(bundle, feeds["evidence"], feeds["demographics"], feeds["log_shift"])
+    return patients.condition, probabilities, feeds["evidence"]

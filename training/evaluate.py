@@ -5,15 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from inference.bundle import load_bundle
+from inference.bundle import Bundle, load_bundle
 from inference.errors import DataError
+from training.risk_control import broken
 
 
 def evaluate_bundle(folder: Path, data: Path, questions: int | None, threads: int) -> dict[str, Any]:
-    """The metrics document of the bundle in `folder` on `data`. Raises NabzError when either cannot be used."""
+    """The metrics document of the bundle in `folder` on `data`. Raises NabzError when either cannot be used.
+
+    Its `certificates_broken` has a sentence for each certificate of the contract that the data refute; it is left out where
+    none is.
+    """
     if not data.exists():
         raise DataError(f"{data} does not exist: name a data file, or a folder with photos and their table")
     bundle = load_bundle(folder, threads=threads)
+    report = _measured(bundle, folder, data, questions, threads)
+    if found := broken(bundle.contract.certificates, report["metrics"]):
+        report["certificates_broken"] = found
+    return report
+
+
+def _measured(bundle: Bundle, folder: Path, data: Path, questions: int | None, threads: int) -> dict[str, Any]:
     task, name = bundle.contract.task, folder.as_posix()
     if questions is not None and not task.startswith("symptoms"):
         raise DataError(f"--questions belongs to symptom bundles, not to {task}")

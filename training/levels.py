@@ -16,26 +16,26 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta
 from sklearn.model_selection import StratifiedKFold
 
-from inference.bundle import Bundle, Contract, load_bundle
+from inference.bundle import Bundle, Certificate, Contract, load_bundle
 from inference.case import Case, CaseReading
 from inference.errors import DataError
 from inference.models import load_models
 from inference.triage import Triage
 from training import acuity_evaluation
 from training.acuity_head import read_ktas
-from training.calibration_bands import synthetic_bands, visit_bands
+from training.calibration_bands import decision_scores, synthetic_bands, visit_bands
 from training.catalogue import CATALOGUE
 from training.export import copy_as_version, file_sha256, make_live, rewrite_metrics, write_bundle
 from training.ktas import FILE, LAST_EMERGENCY_LEVEL
 from training.metrics import Interval, metrics_document, wilson_interval
+from training.risk_control import certify, recheck, upper_bound
+from training.severity_levels import choose_severity_levels
 
 Array = NDArray[Any]
-TARGET_MISSED, CONFIDENCE = 0.05, 0.95
-# The differential raises when it is more likely than not that the condition is that severe; "advice" needs 95 %.
-SEVERITY_THRESHOLDS = {"severity_level_2": 0.5, "severity_level_3": 0.5, "severity_level_4": 0.05}
+TARGET_MISSED = 0.05
+EMERGENCY = "emergency_level_3"
 NEVER = 2.0
 TASKS = ("symptoms", "acuity")  # whose contracts are written
 TITLE = "whole triage on KTAS visits, vitals and complaint only"
@@ -63,15 +63,35 @@ def choose_levels(data: Path, models: Path, threads: int, version: str | None = 
     if version is not None:
         symptoms, acuity = (copy_as_version(folder, version) for folder in (symptoms, acuity))
         make_live(models, dict.fromkeys(TASKS, version))
-    _record(symptoms, SEVERITY_THRESHOLDS, synthetic_bands(load_bundle(symptoms, threads=threads), CATALOGUE))
+    _record_severity(symptoms, threads)
     judged = judge(data / FILE, models, load_bundle(acuity, threads=threads))
     threshold = largest_safe_threshold(judged)
     report = held_out_report(judged, acuity.as_posix())
-    certificate = {"target": TARGET_MISSED, "confidence": CONFIDENCE, "n_emergencies": int(judged.emergency.sum()), "data": "KTAS"}
-    training = {"levels": certificate, **visit_bands(judged.probability, judged.emergency)}
-    _record(acuity, {"emergency_level_3": threshold}, training, report)
+    certificate = _emergency_certificate(judged, threshold)
+    training = visit_bands(judged.probability, judged.emergency)
+    _record(acuity, {EMERGENCY: threshold}, {EMERGENCY: certificate}, training, report)
     _measure_again(acuity, data / FILE)
     return report
+
+
+def _record_severity(folder: Path, threads: int) -> None:
+    """Choose the severity thresholds of the symptom bundle in `folder`, and write them with what its calibration rests on."""
+    bundle = load_bundle(folder, threads=threads)
+    condition, probabilities, evidence = decision_scores(bundle, CATALOGUE)
+    thresholds, certificates = choose_severity_levels(bundle.contract, condition, probabilities, evidence)
+    _record(folder, thresholds, certificates, synthetic_bands(bundle, condition, probabilities))
+
+
+def _emergency_certificate(judged: Judged, threshold: float) -> Certificate:
+    return certify(
+        event="a visit that experts put at KTAS level 1, 2 or 3",
+        miss="the whole triage gives it level 4 or 5",
+        target=TARGET_MISSED,
+        is_event=judged.emergency,
+        is_called=flagged(judged, threshold),
+        data="KTAS visits, each scored by a model that did not see it",
+        is_synthetic=False,
+    )
 
 
 def _measure_again(folder: Path, path: Path) -> None:
@@ -90,7 +110,7 @@ def judge(path: Path, models: Path, bundle: Bundle) -> Judged:
     visits = read_ktas(path, CATALOGUE)
     live = load_models(models)
     if live.acuity is not None:
-        live.acuity.thresholds = {**live.acuity.thresholds, "emergency_level_3": NEVER}
+        live.acuity.thresholds = {**live.acuity.thresholds, EMERGENCY: NEVER}
     is_known = file_sha256(path) in {source.sha256 for source in bundle.contract.data}
     return Judged(
         emergency=visits.is_emergency,
@@ -100,10 +120,15 @@ def judge(path: Path, models: Path, bundle: Bundle) -> Judged:
 
 
 def whole_triage_figures(bundle: Bundle, models: Path, path: Path) -> dict[str, Interval]:
-    """Under- and over-triage of the whole triage in `models` around the acuity bundle, at the threshold it ships with."""
+    """Under- and over-triage of the whole triage in `models` around the acuity bundle, at the threshold it ships with.
+
+    With them, the bundle's certificate measured again on these visits.
+    """
     judged = judge(path, models, bundle)
-    figures = triage_figures(judged.emergency, flagged(judged, bundle.contract.thresholds["emergency_level_3"]))
-    return {f"{name}_whole_triage": figure for name, figure in figures.items()}
+    called = flagged(judged, bundle.contract.thresholds[EMERGENCY])
+    figures = {f"{name}_whole_triage": figure for name, figure in triage_figures(judged.emergency, called).items()}
+    certificates = bundle.contract.certificates
+    return figures | recheck(certificates, {EMERGENCY: (judged.emergency, called)} if EMERGENCY in certificates else {})
 
 
 def levels_of(triage: Triage, cases: list[Case]) -> Array:
@@ -128,11 +153,6 @@ def largest_safe_threshold(judged: Judged) -> float:
 def flagged(judged: Judged, threshold: float) -> NDArray[np.bool_]:
     """Which visits get a level of 1-3: by the model's threshold, or by everything else."""
     return (judged.probability >= threshold) | (judged.level_without <= LAST_EMERGENCY_LEVEL)
-
-
-def upper_bound(failures: int, n: int) -> float:
-    """Clopper-Pearson one-sided upper bound of a share at CONFIDENCE; 1 with n = 0."""
-    return float(beta.ppf(CONFIDENCE, failures + 1, n - failures)) if failures < n else 1.0
 
 
 def held_out_report(judged: Judged, bundle: str, folds: int = 10) -> dict[str, Any]:
@@ -166,13 +186,23 @@ def _live(models: Path) -> dict[str, str]:
     return {task: name.version for task, name in loaded.bundles.items()}
 
 
-def _record(folder: Path, thresholds: dict[str, float], training: dict[str, Any], report: dict[str, Any] | None = None) -> None:
-    """Write thresholds, facts of training and a report, if there is one, into a bundle that exists; its model stays byte for byte."""
+def _record(
+    folder: Path,
+    thresholds: dict[str, float],
+    certificates: dict[str, Certificate],
+    training: dict[str, Any],
+    report: dict[str, Any] | None = None,
+) -> None:
+    """Write thresholds, certificates, facts of training and a report, if there is one, into a bundle that exists; its model stays byte for byte."""
     contract = Contract.model_validate_json((folder / "contract.json").read_bytes())
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     if report is not None:
         metrics["evaluations"][TITLE] = report
     contract = contract.model_copy(
-        update={"thresholds": {**contract.thresholds, **thresholds}, "training": {**contract.training, **training}}
+        update={
+            "thresholds": {**contract.thresholds, **thresholds},
+            "certificates": {**contract.certificates, **certificates},
+            "training": {**contract.training, **training},
+        }
     )
     write_bundle(folder, (folder / "model.onnx").read_bytes(), contract, metrics)

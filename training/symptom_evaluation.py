@@ -33,6 +33,7 @@ from training.metrics import (
     expected_calibration_error,
     metrics_document,
 )
+from training.severity_levels import recheck_severity
 
 Array = NDArray[Any]
 GENERATED_PATIENTS = 20_000
@@ -81,6 +82,7 @@ def evaluate(bundle: Bundle, name: str, data: Path, questions: int | None = None
     truth, p, names = scored.condition, scored.probabilities, [label.name for label in bundle.contract.labels]
     members = PredictionSets(bundle.contract).members(p, scored.evidence)
     figures |= set_figures(truth, members) | calibration_figures(truth, p)
+    figures |= recheck_severity(bundle.contract, truth, p, scored.evidence)
     groups = _subgroups(scored)
     for more in (worst_conditions(truth, members, names), worst_calibrated(truth, p, names)):
         for group, found in more.items():
