@@ -22,7 +22,7 @@ from inference.lesions import LesionFailure, LesionModel, LesionRequest, LesionS
 from inference.photo import PhotoRecipe, clinical_features
 from training import lesion_fitting
 from training.export import check_parity, file_sha256
-from training.lesion_backbones import Backbone, EfficientNetLite0
+from training.lesion_backbones import Backbone, efficientnet_lite, load_pretrained
 from training.lesion_evaluation import evaluate
 from training.lesion_export import export_onnx
 from training.lesion_familiarity import fit_familiarity
@@ -186,7 +186,7 @@ def tiny_backbone() -> Backbone:
     """One convolution, so that fitting takes milliseconds."""
     convolution = nn.Conv2d(3, 4, 3, stride=2)
     network = nn.Sequential(convolution, nn.BatchNorm2d(4))
-    return Backbone(network, 4, (), RECIPE.mean, RECIPE.std)
+    return Backbone(network, 4, RECIPE.mean, RECIPE.std)
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def tiny_plan(monkeypatch: pytest.MonkeyPatch) -> Plan:
     """A plan of three epochs with the tiny backbone."""
     backbones: dict[str, Callable[[], Backbone]] = {"tiny": tiny_backbone}
     monkeypatch.setattr(lesion_fitting, "BACKBONES", backbones)
-    return Plan(backbone="tiny", size=16, stored_size=20, epochs=3, batch_size=8, frozen_stages=0)
+    return Plan(backbone="tiny", size=16, stored_size=20, epochs=3, batch_size=8, frozen_stages=0, views=0)
 
 
 def some_examples(count: int = 24) -> Examples:
@@ -285,7 +285,7 @@ def test_onnx_agrees_with_torch(tiny_plan: Plan) -> None:
 def test_weights_of_another_network_are_refused() -> None:
     """Published weights must line up tensor by tensor."""
     with pytest.raises(ValueError, match="the pretrained weights hold 1 tensors that do not line up"):
-        EfficientNetLite0().load_pretrained({"_conv_stem.weight": torch.zeros(1)})
+        load_pretrained(efficientnet_lite(1.0, 1.0), {"_conv_stem.weight": torch.zeros(1)})
 
 
 def test_logits_do_not_depend_on_the_batch(tmp_path: Path, tiny_plan: Plan) -> None:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from inference.errors import ExportError
 from inference.photo import PhotoRecipe
 from training.export import PARITY_INPUTS, check_parity
-from training.lesion_fitting import Examples, hide_answers, to_input
+from training.lesion_fitting import Examples, hide_answers
 from training.lesion_network import OUTPUTS, CalibratedLesionNetwork
+from training.lesion_views import to_input
 
 Array = NDArray[Any]
 LARGEST_MODEL_BYTES = 20_000_000

@@ -23,12 +23,10 @@ class LesionNetwork(nn.Module):
 
     def __init__(self, backbone: Backbone, clinical_size: int, class_count: int) -> None:
         super().__init__()
-        hidden = 64
         self.backbone = backbone.network
-        self.clinical = nn.Sequential(nn.Linear(clinical_size, hidden), nn.ReLU(), nn.Dropout(0.1), nn.Linear(hidden, hidden), nn.ReLU())
         self.dropout = nn.Dropout(0.3)
         self.photo_logits = nn.Linear(backbone.embedding_size, class_count)
-        self.clinical_logits = nn.Linear(hidden, class_count)
+        self.clinical_logits = nn.Linear(clinical_size, class_count)
 
     def forward(self, photo: Tensor, clinical: Tensor) -> Tensor:
         """Score a batch."""
@@ -41,7 +39,7 @@ class LesionNetwork(nn.Module):
 
     def fuse(self, embedding: Tensor, clinical: Tensor) -> Tensor:
         """Logits [N, classes] of embeddings [N, embedding_size] and clinical fields."""
-        logits: Tensor = self.photo_logits(self.dropout(embedding)) + self.clinical_logits(self.clinical(clinical))
+        logits: Tensor = self.photo_logits(self.dropout(embedding)) + self.clinical_logits(clinical)
         return logits
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
@@ -32,87 +31,107 @@ from training.lesion_evaluation import (
 )
 from training.lesion_export import export_onnx, parity_on
 from training.lesion_familiarity import fit_familiarity, out_of_distribution
+from training.lesion_figures import Calibration
 from training.lesion_fitting import Examples, Plan, embeddings, photo_recipe
-from training.lesion_folds import cross_validate
-from training.lesion_network import CalibratedLesionNetwork
+from training.lesion_folds import Course, HeldOut, cross_validate, hold_out
+from training.lesion_holdout import holdout_report, operating_point_of, part_of, parts
+from training.lesion_network import CalibratedLesionNetwork, LesionNetwork
+from training.lesion_pretrained import LearnedBackbone, keep_backbone, read_backbone
+from training.lesion_views import hardware
 from training.plots import confusion_matrix_plot
 from training.skin_data import SkinRecord, SkinSet, grouped_folds, read_skin_data
-from training.skin_sources import BODY_SITE_WORDS, BODY_SITES
+from training.skin_sources import BODY_SITE_WORDS, BODY_SITES, NON_COMMERCIAL, SkinSource
 from training.tracking import current_commit, tracked_run
 
-Array = NDArray[Any]
 CHECKPOINTS = Path("runs/lesions")
 _SMOKE_FOLDS, _SMOKE_RECORDS_A_LABEL = 2, 16
-_SMOKE_PLAN = Plan(size=96, stored_size=112, epochs=1, batch_size=16)
+_SMOKE_PLAN = Plan(size=96, stored_size=112, epochs=1, batch_size=16, views=1)
+# Thousands of photos: fewer rounds, augmented live, one split, and the rare classes drawn less often than equally.
+_MANY_PHOTOS = Plan(epochs=8, views=0, class_balance=0.7, averaging_decay=0.99, backbone_rate=4e-4)
+_ONE_SPLIT = ("HAM10000", "DermaMNIST")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this trainer beyond the common ones."""
-    parser.add_argument("--folds", type=int, default=5, help="folds of the patient-grouped cross-validation")
-    parser.add_argument("--epochs", type=int, default=None, help=f"epochs of each network (default {Plan().epochs})")
-    backbone_help = "efficientnet_lite0 is installed with nabz; the others download torchvision's weights"
+    folds_help = "folds of the cross-validation by patient; 1 holds three tenths of the lesions out once (default 5; dermoscopy sets 1)"
+    parser.add_argument("--folds", type=int, default=None, help=folds_help)
+    parser.add_argument("--epochs", type=int, default=None, help=f"epochs of each network (default {Plan().epochs}; dermoscopy sets 8)")
+    backbone_help = "efficientnet_lite0 is installed with nabz; the others come from packages of their own, or torchvision downloads them"
     parser.add_argument("--backbone", choices=sorted(BACKBONES), default=Plan().backbone, help=backbone_help)
-    checkpoint_help = "where a run that was cut goes on from; emptied when a run is done"
+    pretrained_help = "a backbone.pt that another run left, to begin from instead of ImageNet; its licence and limits pass on to the bundle"
+    parser.add_argument("--pretrained", type=Path, default=None, metavar="FILE", help=pretrained_help)
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="what to fit on (default auto: a GPU where there is one)"
+    )
+    checkpoint_help = "where a run that was cut goes on from; a run that is done leaves its backbone.pt and out_of_fold.npz there"
     parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS, help=checkpoint_help)
 
 
 def train(args: argparse.Namespace) -> Path:
-    """Cross-validate by patient, calibrate, fit on everything, export and sign; returns the bundle's folder.
+    """Fit with photos held out, calibrate, fit on everything, export and sign; returns the bundle's folder.
 
     Raises DataError for data that cannot be read and ExportError when ONNX and torch disagree.
     """
     if args.data is None:
         raise DataError("nabz-train lesions needs --data: the folder of PAD-UFES-20 (metadata.csv and images/)")
     data, checksum = read_skin_data(args.data), file_sha256(args.data)
-    plan, folds = _plan(args), args.folds
-    if args.smoke:
-        data, folds = _fewer(data), _SMOKE_FOLDS
-    out = Path(args.out or f"models/{data.source.task}/{args.version}")
-    checkpoints = args.checkpoints / out.parent.name / ("smoke" if args.smoke else "full")
+    learned = read_backbone(args.pretrained) if args.pretrained else None
+    plan = _plan(args, data.source)
+    folds = _SMOKE_FOLDS if args.smoke else args.folds or (1 if data.source.name in _ONE_SPLIT else 5)
+    data = _fewer(data) if args.smoke else data
+    task = data.source.task if learned is None else f"{data.source.task}-from-{learned.source.name.lower()}"
+    out = Path(args.out or f"models/{task}/{args.version}")
     torch.set_num_threads(args.threads)
-    recipe = photo_recipe(plan)
-    settings = {
-        **asdict(plan),
-        "folds": folds,
-        "seed": args.seed,
-        "smoke": args.smoke,
-        "images": len(data.records),
-    }
-    with tracked_run(data.source.task, settings, {data.source.name: checksum}) as run:
-        examples = load_examples(data, plan, recipe)
-        fold_of = grouped_folds(data.labels, data.groups, folds, args.seed)
-        held_out, network = cross_validate(
-            examples,
-            fold_of,
-            len(data.source.labels),
-            plan,
-            recipe,
-            args.seed,
-            checkpoints,
-            args.threads,
-            run,
-            args.quiet,
-        )
-        calibration, threshold = operating_point(held_out.full, data)
-        malignant = torch.tensor([float(name in data.source.malignant) for name in label_names(data)])
-        offsets = torch.tensor(calibration.offsets, dtype=torch.float32)
-        familiarity = fit_familiarity(embeddings(network, examples.pixels, recipe), examples.targets)
-        scorer = CalibratedLesionNetwork(network, calibration.temperature, offsets, malignant, familiarity).eval()
+    recipe, machine = photo_recipe(plan), hardware(args.device)
+    checkpoints = args.checkpoints / out.parent.name / ("smoke" if args.smoke else "full")
+    course = Course(plan, recipe, args.seed, checkpoints, args.pretrained, machine, args.threads)
+    settings = {**asdict(plan), "folds": folds, "seed": args.seed, "smoke": args.smoke, "images": len(data.records)}
+    with tracked_run(task, settings, {data.source.name: checksum}) as run:
+        examples, classes = load_examples(data, plan, recipe), len(data.source.labels)
+        if folds == 1:
+            learns, calibrates, reports = parts(data, args.seed)
+            held_out, network = hold_out(examples, learns, classes, course, run, args.quiet)
+            calibration, threshold = operating_point_of(held_out, data, calibrates)
+            report = holdout_report(held_out, data, calibration, threshold, reports, args.version)
+        else:
+            learns = np.ones(len(data.records), dtype=bool)
+            fold_of = grouped_folds(data.labels, data.groups, folds, args.seed)
+            held_out, network = cross_validate(examples, fold_of, classes, course, run, args.quiet)
+            calibration, threshold = operating_point(held_out.full, data)
+            report = cross_validation_report(held_out, data, args.version)
+        familiarity = fit_familiarity(embeddings(network, examples.pixels[learns], recipe), examples.targets[learns])
+        scorer = CalibratedLesionNetwork(network, *_calibrated(calibration, data), familiarity).eval()
         model = export_onnx(scorer, plan.size, examples.clinical.shape[1])
         parity = parity_on(scorer, model, examples, recipe, args.seed)
         settings |= {"commit": current_commit(), "calibration": asdict(calibration), "parity": parity}
-        report = cross_validation_report(held_out, data, args.version)
+        settings |= {"began_from": learned.source.name if learned else "ImageNet", "device": machine.device.type}
         contract = _contract(data, args.version, checksum, recipe, threshold, settings)
-        unfamiliar = out_of_distribution(held_out.unfamiliarity, len(np.unique(data.groups)))
+        contract = contract if learned is None else passed_on(contract, learned, task)
+        is_held = held_out.fold_of >= 0
+        held = part_of(data, is_held)
+        unfamiliar = out_of_distribution(held_out.unfamiliarity[is_held], len(np.unique(held.groups)))
         write_bundle(out, model, contract.model_copy(update={"out_of_distribution": unfamiliar}), report)
         run.log_report(report)
-        counts = confusion(calibration.apply(held_out.full), data)
+        counts = confusion(calibration.apply(held_out.full[is_held]), held)
         run.log_figure(confusion_matrix_plot(counts, list(label_names(data)), "out of fold"), "confusion")
         run.log_bundle(out)
     shutil.rmtree(checkpoints)
+    _leave_behind(course, network, held_out, contract)
     if not args.quiet:
         _print_summary(report, out)
     return out
+
+
+def passed_on(contract: Contract, learned: LearnedBackbone, task: str) -> Contract:
+    """The contract of a network that began from what others' data taught: their licence and limits, and a task of its own.
+
+    The task differs, so that such a bundle never goes live in the default's place by its version alone.
+    """
+    licences = dict.fromkeys((learned.source.licence, contract.licence))
+    limits = tuple(dict.fromkeys((*learned.limits, *contract.limits)))
+    return contract.model_copy(
+        update={"task": task, "licence": " and ".join(licences), "limits": limits, "data": (*contract.data, learned.source)}
+    )
 
 
 def load_examples(data: SkinSet, plan: Plan, recipe: PhotoRecipe) -> Examples:
@@ -126,9 +145,24 @@ def load_examples(data: SkinSet, plan: Plan, recipe: PhotoRecipe) -> Examples:
     return Examples(np.stack(stored), np.stack(pixels), np.stack(clinical), targets(data))
 
 
-def _plan(args: argparse.Namespace) -> Plan:
-    plan = replace(_SMOKE_PLAN if args.smoke else Plan(), backbone=args.backbone)
+def _plan(args: argparse.Namespace, source: SkinSource) -> Plan:
+    plan = _SMOKE_PLAN if args.smoke else _MANY_PHOTOS if source.name in _ONE_SPLIT else Plan()
+    plan = replace(plan, backbone=args.backbone)
     return replace(plan, epochs=args.epochs) if args.epochs else plan
+
+
+def _calibrated(calibration: Calibration, data: SkinSet) -> tuple[float, torch.Tensor, torch.Tensor]:
+    """Temperature, offsets and which labels are malignant, as the exported network takes them."""
+    malignant = torch.tensor([float(name in data.source.malignant) for name in label_names(data)])
+    return calibration.temperature, torch.tensor(calibration.offsets, dtype=torch.float32), malignant
+
+
+def _leave_behind(course: Course, network: LesionNetwork, held_out: HeldOut, contract: Contract) -> None:
+    """What others can begin from or measure again: the backbone with its licence, and the held-out logits."""
+    limits = tuple(limit for limit in contract.limits if limit == NON_COMMERCIAL)
+    learned = LearnedBackbone(course.plan.backbone, network.backbone.state_dict(), contract.data[0], limits)
+    keep_backbone(learned, course.checkpoints / "backbone.pt")
+    np.savez(course.checkpoints / "out_of_fold.npz", **asdict(held_out))
 
 
 def _fewer(data: SkinSet) -> SkinSet:

@@ -89,7 +89,7 @@ _DERMOSCOPY_LABELS = (
     _label("nv", "Melanocytic naevus", "", "D22.9", 5),
     _label("vasc", "Vascular lesion", "", "D18.0", 5),
 )
-_NON_COMMERCIAL = "Learned from data under CC BY-NC 4.0: for non-commercial use only."
+NON_COMMERCIAL = "Learned from data under CC BY-NC 4.0: for non-commercial use only."
 _DERMOSCOPY_ONLY = "Learned from dermoscopic images; it is not made for photos taken with a phone's own camera."
 
 HAM10000 = SkinSource(
@@ -101,7 +101,7 @@ HAM10000 = SkinSource(
     "doi:10.7910/DVN/DBW86T",
     labels=_DERMOSCOPY_LABELS,
     malignant=("akiec", "bcc", "mel"),
-    limits=(_NON_COMMERCIAL, _DERMOSCOPY_ONLY),
+    limits=(NON_COMMERCIAL, _DERMOSCOPY_ONLY),
 )
 DERMA_MNIST = SkinSource(
     name="DermaMNIST",
@@ -112,7 +112,7 @@ DERMA_MNIST = SkinSource(
     labels=_DERMOSCOPY_LABELS,
     malignant=("akiec", "bcc", "mel"),
     limits=(
-        _NON_COMMERCIAL,
+        NON_COMMERCIAL,
         _DERMOSCOPY_ONLY,
         "Lesions are not known in these data, so held-out figures leak.",
     ),

@@ -1,0 +1,64 @@
+"""One split of a large set of photos by lesion: most to learn from, a part to calibrate on, a part to report on.
+
+Where folds would take hours. It does not know networks or photos.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.lesion_evaluation import label_names, operating_point, skin_types, targets
+from training.lesion_figures import Calibration, Scored, lesion_metrics, malignancy, skin_type_metrics, softmax
+from training.lesion_folds import HeldOut
+from training.metrics import metrics_document
+from training.skin_data import SkinSet, grouped_folds
+
+_TENTHS, _REPORT_TENTHS, _CALIBRATION_TENTHS = 10, 2, 1
+
+
+def parts(data: SkinSet, seed: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which records [N] are to learn from, to calibrate on and to report on: 7, 1 and 2 tenths, whole lesions together."""
+    tenth = grouped_folds(data.labels, data.groups, _TENTHS, seed)
+    reports = tenth < _REPORT_TENTHS
+    calibrates = ~reports & (tenth < _REPORT_TENTHS + _CALIBRATION_TENTHS)
+    return ~reports & ~calibrates, calibrates, reports
+
+
+def operating_point_of(held_out: HeldOut, data: SkinSet, calibrates: NDArray[np.bool_]) -> tuple[Calibration, float]:
+    """Calibration and malignancy threshold from the part to calibrate on alone."""
+    return operating_point(held_out.full[calibrates], part_of(data, calibrates))
+
+
+def holdout_report(
+    held_out: HeldOut, data: SkinSet, calibration: Calibration, threshold: float, reports: NDArray[np.bool_], version: str
+) -> dict[str, Any]:
+    """The content of metrics.json: figures on the part to report on, first from the photo alone."""
+    shown, names, malignant = part_of(data, reports), label_names(data), data.source.malignant
+    evaluations = {}
+    for title, logits, note in (
+        ("photo alone", held_out.photo_only, "Lesions that the network never saw, with age and site unknown."),
+        ("photo, age and site", held_out.full, "The same network and lesions, with what is recorded of age and site."),
+    ):
+        probabilities = softmax(calibration.apply(logits[reports]))
+        unflagged = np.zeros(len(probabilities), dtype=bool)
+        scored = Scored(targets(shown), probabilities, unflagged, shown.groups, skin_types(list(shown.records)))
+        scored = replace(scored, flagged=malignancy(scored, names, malignant)[1] >= threshold)
+        document = metrics_document(
+            data.source.task,
+            f"{data.source.task}/{version}",
+            len(shown.records),
+            lesion_metrics(scored, names, malignant),
+            skin_type_metrics(scored, names, malignant),
+        )
+        key = f"{data.source.name}, held out by lesion, {title}"
+        evaluations[key] = {"n": document["n"], "note": note} | {part: document[part] for part in ("metrics", "subgroups")}
+    return {"command": "nabz-train lesions --folds 1", "interval_note": "bootstrap over lesions", "evaluations": evaluations}
+
+
+def part_of(data: SkinSet, chosen: NDArray[np.bool_]) -> SkinSet:
+    """The chosen records [N] as a data set."""
+    return replace(data, records=tuple(record for record, is_in in zip(data.records, chosen, strict=True) if is_in))
