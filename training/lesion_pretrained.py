@@ -6,6 +6,7 @@ does not know photos, folds or bundles.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ def read_backbone(file: Path) -> LearnedBackbone:
     try:
         saved = torch.load(file, weights_only=True, map_location="cpu")
         return LearnedBackbone(saved["backbone"], saved["weights"], DataSource(**saved["source"]), tuple(saved["limits"]))
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, EOFError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise DataError(f"{file}: not a learned backbone; expected the backbone.pt that a run of nabz-train lesions left") from error
 
 
