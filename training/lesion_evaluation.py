@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from training.lesion_figures import (
     softmax,
 )
 from training.lesion_folds import HeldOut
+from training.lesion_fusion import answer_weight, weighed
 from training.metrics import metrics_document
 from training.skin_data import SkinRecord, SkinSet, read_skin_data
 
@@ -73,12 +74,27 @@ def skin_types(records: list[SkinRecord]) -> NDArray[np.int64]:
     return np.array([record.photo.fitzpatrick or 0 for record in records], dtype=np.int64)
 
 
-def operating_point(logits: Array, data: SkinSet) -> tuple[Calibration, float]:
-    """Calibration and malignancy threshold from held-out logits [n, classes]."""
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """What held-out photos settle: how much the answers count, the calibration, and the malignancy threshold."""
+
+    answer_weight: float
+    calibration: Calibration
+    threshold: float
+
+    def probabilities(self, full: Array, photo_only: Array) -> NDArray[np.float64]:
+        """Calibrated probabilities [n, classes] of logits with answers and without."""
+        return softmax(self.calibration.apply(weighed(full, photo_only, self.answer_weight)))
+
+
+def operating_point(full: Array, photo_only: Array, data: SkinSet) -> OperatingPoint:
+    """All that held-out logits [n, classes], with the answers and from the photo alone, settle before a network is exported."""
+    weight = answer_weight(full, photo_only, targets(data))
+    logits = weighed(full, photo_only, weight)
     calibration = fit_calibration(logits, targets(data))
-    scored = _scored(calibration.apply(logits), np.zeros(len(logits), dtype=bool), data)
+    scored = _scored(softmax(calibration.apply(logits)), np.zeros(len(logits), dtype=bool), data)
     is_malignant, score = malignancy(scored, label_names(data), data.source.malignant)
-    return calibration, malignancy_threshold(is_malignant, score)
+    return OperatingPoint(weight, calibration, malignancy_threshold(is_malignant, score))
 
 
 def cross_validation_report(held_out: HeldOut, data: SkinSet, version: str) -> dict[str, Any]:
@@ -90,20 +106,20 @@ def cross_validation_report(held_out: HeldOut, data: SkinSet, version: str) -> d
     folds = len(np.unique(held_out.fold_of))
     patients = len(np.unique(data.groups))
     evaluations = {}
-    for title, logits, note in (
+    for title, with_answers, note in (
         (
             f"{data.source.name}, {folds}-fold by patient, photo and clinical answers",
-            held_out.full,
+            True,
             f"Out of fold: the network that scored a photo never saw its patient ({patients} patients). "
-            "Sensitivity and specificity are for malignancy at a threshold set on the other folds. On PAD-UFES-20 the way of calibrating was chosen with these folds in view, so its balanced accuracy is a little optimistic.",
+            "Sensitivity and specificity are for malignancy at a threshold set on the other folds, as are calibration and the weight of the answers.",
         ),
         (
             f"{data.source.name}, {folds}-fold by patient, photo alone",
-            held_out.photo_only,
+            False,
             "The same networks with every clinical answer unknown, at the same calibration and threshold.",
         ),
     ):
-        scored = _judged_by_others(logits, held_out, data)
+        scored = _judged_by_others(held_out, data, with_answers=with_answers)
         document = metrics_document(
             data.source.task,
             f"{data.source.task}/{version}",
@@ -137,19 +153,19 @@ def label_names(data: SkinSet) -> tuple[str, ...]:
     return tuple(label.name for label in data.source.labels)
 
 
-def _judged_by_others(logits: Array, held_out: HeldOut, data: SkinSet) -> Scored:
-    calibrated = np.zeros(logits.shape, dtype=np.float64)
-    flagged = np.zeros(len(logits), dtype=bool)
+def _judged_by_others(held_out: HeldOut, data: SkinSet, *, with_answers: bool) -> Scored:
+    full = held_out.full if with_answers else held_out.photo_only
+    probabilities = np.zeros(full.shape, dtype=np.float64)
+    flagged = np.zeros(len(full), dtype=bool)
     for fold in np.unique(held_out.fold_of):
         inside, outside = held_out.fold_of == fold, held_out.fold_of != fold
         others = replace(data, records=tuple(np.array(data.records, dtype=object)[outside]))
-        calibration, threshold = operating_point(held_out.full[outside], others)
-        calibrated[inside] = calibration.apply(logits[inside])
-        scored = _scored(calibrated, flagged, data).rows(inside)
-        flagged[inside] = malignancy(scored, label_names(data), data.source.malignant)[1] >= threshold
-    return _scored(calibrated, flagged, data)
+        point = operating_point(held_out.full[outside], held_out.photo_only[outside], others)
+        probabilities[inside] = point.probabilities(full[inside], held_out.photo_only[inside])
+        scored = _scored(probabilities, flagged, data).rows(inside)
+        flagged[inside] = malignancy(scored, label_names(data), data.source.malignant)[1] >= point.threshold
+    return _scored(probabilities, flagged, data)
 
 
-def _scored(calibrated_logits: Array, flagged: NDArray[np.bool_], data: SkinSet) -> Scored:
-    probabilities = softmax(calibrated_logits)
+def _scored(probabilities: NDArray[np.float64], flagged: NDArray[np.bool_], data: SkinSet) -> Scored:
     return Scored(targets(data), probabilities, flagged, data.groups, skin_types(list(data.records)))

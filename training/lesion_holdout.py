@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.lesion_evaluation import label_names, operating_point, skin_types, targets
-from training.lesion_figures import Calibration, Scored, lesion_metrics, malignancy, skin_type_metrics, softmax
+from training.lesion_evaluation import OperatingPoint, label_names, operating_point, skin_types, targets
+from training.lesion_figures import Scored, lesion_metrics, malignancy, skin_type_metrics
 from training.lesion_folds import HeldOut
 from training.metrics import metrics_document
 from training.skin_data import SkinSet, grouped_folds
@@ -28,14 +28,12 @@ def parts(data: SkinSet, seed: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_
     return ~reports & ~calibrates, calibrates, reports
 
 
-def operating_point_of(held_out: HeldOut, data: SkinSet, calibrates: NDArray[np.bool_]) -> tuple[Calibration, float]:
-    """Calibration and malignancy threshold from the part to calibrate on alone."""
-    return operating_point(held_out.full[calibrates], part_of(data, calibrates))
+def operating_point_of(held_out: HeldOut, data: SkinSet, calibrates: NDArray[np.bool_]) -> OperatingPoint:
+    """What the part to calibrate on settles, and it alone."""
+    return operating_point(held_out.full[calibrates], held_out.photo_only[calibrates], part_of(data, calibrates))
 
 
-def holdout_report(
-    held_out: HeldOut, data: SkinSet, calibration: Calibration, threshold: float, reports: NDArray[np.bool_], version: str
-) -> dict[str, Any]:
+def holdout_report(held_out: HeldOut, data: SkinSet, point: OperatingPoint, reports: NDArray[np.bool_], version: str) -> dict[str, Any]:
     """The content of metrics.json: figures on the part to report on, first from the photo alone."""
     shown, names, malignant = part_of(data, reports), label_names(data), data.source.malignant
     evaluations = {}
@@ -43,10 +41,10 @@ def holdout_report(
         ("photo alone", held_out.photo_only, "Lesions that the network never saw, with age and site unknown."),
         ("photo, age and site", held_out.full, "The same network and lesions, with what is recorded of age and site."),
     ):
-        probabilities = softmax(calibration.apply(logits[reports]))
+        probabilities = point.probabilities(logits[reports], held_out.photo_only[reports])
         unflagged = np.zeros(len(probabilities), dtype=bool)
         scored = Scored(targets(shown), probabilities, unflagged, shown.groups, skin_types(list(shown.records)))
-        scored = replace(scored, flagged=malignancy(scored, names, malignant)[1] >= threshold)
+        scored = replace(scored, flagged=malignancy(scored, names, malignant)[1] >= point.threshold)
         document = metrics_document(
             data.source.task,
             f"{data.source.task}/{version}",

@@ -91,28 +91,33 @@ def train(args: argparse.Namespace) -> Path:
         if folds == 1:
             learns, calibrates, reports = parts(data, args.seed)
             held_out, network = hold_out(examples, learns, classes, course, run, args.quiet)
-            calibration, threshold = operating_point_of(held_out, data, calibrates)
-            report = holdout_report(held_out, data, calibration, threshold, reports, args.version)
+            point = operating_point_of(held_out, data, calibrates)
+            report = holdout_report(held_out, data, point, reports, args.version)
         else:
             learns = np.ones(len(data.records), dtype=bool)
             fold_of = grouped_folds(data.labels, data.groups, folds, args.seed)
             held_out, network = cross_validate(examples, fold_of, classes, course, run, args.quiet)
-            calibration, threshold = operating_point(held_out.full, data)
+            point = operating_point(held_out.full, held_out.photo_only, data)
             report = cross_validation_report(held_out, data, args.version)
         familiarity = fit_familiarity(embeddings(network, examples.pixels[learns], recipe), examples.targets[learns])
-        scorer = CalibratedLesionNetwork(network, *_calibrated(calibration, data), familiarity).eval()
+        network.weigh_answers(point.answer_weight)
+        scorer = CalibratedLesionNetwork(network, *_calibrated(point.calibration, data), familiarity).eval()
         model = export_onnx(scorer, plan.size, examples.clinical.shape[1])
         parity = parity_on(scorer, model, examples, recipe, args.seed)
-        settings |= {"commit": current_commit(), "calibration": asdict(calibration), "parity": parity}
-        settings |= {"began_from": learned.source.name if learned else "ImageNet", "device": machine.device.type}
-        contract = _contract(data, args.version, checksum, recipe, threshold, settings)
+        settings |= {"commit": current_commit(), "calibration": asdict(point.calibration), "parity": parity}
+        settings |= {
+            "answer_weight": point.answer_weight,
+            "began_from": learned.source.name if learned else "ImageNet",
+            "device": machine.device.type,
+        }
+        contract = _contract(data, args.version, checksum, recipe, point.threshold, settings)
         contract = contract if learned is None else passed_on(contract, learned, task)
         is_held = held_out.fold_of >= 0
         held = part_of(data, is_held)
         unfamiliar = out_of_distribution(held_out.unfamiliarity[is_held], len(np.unique(held.groups)))
         write_bundle(out, model, contract.model_copy(update={"out_of_distribution": unfamiliar}), report)
         run.log_report(report)
-        counts = confusion(calibration.apply(held_out.full[is_held]), held)
+        counts = confusion(point.probabilities(held_out.full[is_held], held_out.photo_only[is_held]), held)
         run.log_figure(confusion_matrix_plot(counts, list(label_names(data)), "out of fold"), "confusion")
         run.log_bundle(out)
     shutil.rmtree(checkpoints)
