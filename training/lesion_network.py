@@ -33,8 +33,12 @@ class LesionNetwork(nn.Module):
         return self.fuse(self.feature_map(photo).mean(dim=(2, 3)), clinical)
 
     def feature_map(self, photo: Tensor) -> Tensor:
-        """What the photo branch sees at each place, [N, embedding_size, h, w]; its mean is the embedding."""
-        features: Tensor = self.backbone(photo)
+        """What the photo branch sees at each place, [N, embedding_size, h, w]; its mean is the embedding.
+
+        The mean of what it sees in the photo and in its mirror image, laid back: a lesion has no left and right.
+        """
+        straight, mirrored = self.backbone(torch.cat([photo, photo.flip(3)])).unflatten(0, (2, -1))
+        features: Tensor = (straight + mirrored.flip(3)) / 2
         return features
 
     def fuse(self, embedding: Tensor, clinical: Tensor) -> Tensor:
