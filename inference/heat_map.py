@@ -1,9 +1,9 @@
-"""Where in a photo the lesion model's malignancy probability rests: occlusion sensitivity (Zeiler and Fergus, ECCV 2014).
+"""Where in a photo the lesion model's malignancy probability rests: its bundle's heat map, drawn to lie over the photo.
 
-Overlapping windows are covered with the photo's mean colour, one at a time; how far the probability falls is what a window
-was worth. A heat map is no proof and no outline of a lesion: it shows one model's answers to altered photos, says nothing
-of why, and can look convincing where the model is wrong. So nothing here decides anything, and a page shows it only to a
-clinician who switches it on. Knows no files, no web and no labels but "malignant".
+The bundle's own output (class activation mapping, Zhou et al., CVPR 2016) says how far the probability falls if a part of
+the photo, looking like one place, looked like the photo's mean. A place sees its surroundings too, so the map is coarse: no
+proof and no outline of a lesion. It says nothing of why, and can look convincing where the model is wrong. So nothing here
+decides anything, and a page shows it only to a clinician who switches it on. Knows no files, no web and no labels.
 """
 
 from __future__ import annotations
@@ -18,15 +18,8 @@ from PIL import Image
 
 from inference.lesions import LesionModel, LesionRequest
 
-CELLS = 9  # cells along a side of the grid
-WINDOW_CELLS = 3  # a window covers 3 x 3 of them: large enough to hide a lesion's middle
-_POSITIONS = CELLS - WINDOW_CELLS + 1
-_SOFT_SHARE = 1 / 6  # of a window's side: hard edges are something new to the model, which answers to them
-_WEIGHTS = np.outer((1.0, 2.0, 1.0), (1.0, 2.0, 1.0))  # a window tells most of its middle
-BATCH = 8  # larger ones gain nothing on a processor
-
 LONGEST_SIDE = 256  # of an overlay, in pixels
-LEAST_FULL_FALL = 0.1  # a smaller fall is never shown at full strength: it would look like more than it is
+LEAST_FULL_FALL = 0.03  # a smaller fall is never shown at full strength: it would look like more than it is
 STEPS = 6  # what is worth less than a sixth of the most is not shown
 # From faint amber to strong pale yellow: lighter and denser step by step, so that it can be read without colours. Skin and what
 # grows on it has neither, and a bluish veil would look like a sign of melanoma.
@@ -36,11 +29,11 @@ _OUTLINE = (20, 20, 20, 230)  # around what is worth at least half as much as th
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """How far the malignancy probability falls when a part is covered.
+    """How far the malignancy probability falls without what a place looks like.
 
-    `grid` [CELLS, CELLS], rows from the top, in [-1, 1]: above 0 the part speaks for malignancy, below 0 against it. It lies
-    over what the model saw of the upright photo of `photo_size` (width and height in pixels): all of it, or with
-    `geometry` "centre_crop" the largest square in its middle. `malignancy_probability` in [0, 1] is the uncovered photo's.
+    `grid` [rows, columns], rows from the top, in [-1, 1]: above 0 the place speaks for malignancy, below 0 against it. It
+    lies over what the model saw of the upright photo of `photo_size` (width and height in pixels): all of it, or with
+    `geometry` "centre_crop" the largest square in its middle. `malignancy_probability` in [0, 1] is the photo's.
     """
 
     grid: NDArray[np.float32]
@@ -50,16 +43,13 @@ class HeatMap:
 
 
 def heat_map(model: LesionModel, request: LesionRequest) -> HeatMap:
-    """Score the photo once as it is and once with each window covered: 50 times the cost of its score, without the decoding.
+    """Score the photo once, heat map included.
 
-    Raises PhotoError as reading the photo does, and BundleError when the model fails.
+    Raises PhotoError as reading the photo does, and BundleError when the model fails or gives no heat map.
     """
     photo = model.ready(request)
-    pixels = np.concatenate([photo.pixels[None], _covered(photo.pixels)])
-    batches = (pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH))
-    probability = np.concatenate([model.malignancy(batch, photo.clinical) for batch in batches]).astype(np.float64)
-    falls = (probability[0] - probability[1:]).reshape(_POSITIONS, _POSITIONS)
-    return HeatMap(_spread(falls), float(probability[0]), photo.size, model.geometry)
+    grid, probability = model.heat(photo)
+    return HeatMap(grid, probability, photo.size, model.geometry)
 
 
 def overlay_png(heat: HeatMap) -> bytes:
@@ -77,36 +67,6 @@ def overlay_png(heat: HeatMap) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True, transparency=bytes(colour[3] for colour in palette))
     return file.getvalue()
-
-
-def _covered(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The photo [S, S, 3] with each window covered, [windows, S, S, 3], row by row from the top."""
-    values, fill = pixels.astype(np.float32), pixels.mean(axis=(0, 1), dtype=np.float32)
-    edges = [round(cell * len(pixels) / CELLS) for cell in range(CELLS + 1)]
-    spans = [(edges[first], edges[first + WINDOW_CELLS]) for first in range(_POSITIONS)]
-    covered = np.repeat(pixels[None], _POSITIONS**2, axis=0)
-    for copy, (top, bottom, left, right) in zip(covered, ((*rows, *columns) for rows in spans for columns in spans), strict=True):
-        cover = np.outer(_cover(bottom - top), _cover(right - left))[..., None]
-        window = values[top:bottom, left:right]
-        copy[top:bottom, left:right] = np.rint(window + (fill - window) * cover)
-    return covered
-
-
-def _cover(side: int) -> NDArray[np.float32]:
-    """How densely a window of `side` pixels covers along a side: 1, but less towards both ends."""
-    from_end = np.minimum(np.arange(side), np.arange(side)[::-1]) + 0.5
-    return np.clip(from_end / (side * _SOFT_SHARE), 0, 1).astype(np.float32)
-
-
-def _spread(falls: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The windows' falls [positions, positions] over the cells that they cover, averaged by weight."""
-    total, weight = np.zeros((CELLS, CELLS)), np.zeros((CELLS, CELLS))
-    for row in range(_POSITIONS):
-        for column in range(_POSITIONS):
-            place = slice(row, row + WINDOW_CELLS), slice(column, column + WINDOW_CELLS)
-            total[place] += falls[row, column] * _WEIGHTS
-            weight[place] += _WEIGHTS
-    return (total / weight).astype(np.float32)
 
 
 def _steps(heat: HeatMap) -> NDArray[np.uint8]:

@@ -139,6 +139,11 @@ class LesionModel:
         """The contract's operating point: at or above it a lesion is to be treated as malignant."""
         return self._bundle.contract.thresholds["malignancy"]
 
+    @property
+    def has_heat_map(self) -> bool:
+        """Whether the bundle says where in a photo its malignancy probability rests."""
+        return "heat_map" in self._outputs
+
     def score(self, requests: Sequence[LesionRequest]) -> list[LesionScore | LesionFailure]:
         """Score each photo; the answers come in the order of the requests. Never raises for a bad photo."""
         if len(requests) < 2 or self._threads < 2:
@@ -152,12 +157,17 @@ class LesionModel:
         pixels = photo_pixels(opened.image, self._recipe.size, self._recipe.geometry)
         return ReadyPhoto(opened, pixels, encode_clinical(request.photo, request.age_years, self._sites, self._words))
 
-    def malignancy(self, pixels: NDArray[np.uint8], clinical: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Malignancy probabilities [n] in [0, 1] of ready pixels [n, S, S, 3] with one photo's answers.
+    def heat(self, photo: ReadyPhoto) -> tuple[NDArray[np.float32], float]:
+        """What each place of a ready photo adds to its malignancy probability, [rows, columns] as the contract's heat_map
+        says, and that probability in [0, 1].
 
-        Raises BundleError when the model fails.
+        Raises BundleError when the bundle gives no heat map (see `has_heat_map`) and when the model fails.
         """
-        return np.clip(self._run(pixels, clinical)["malignancy_probability"], 0.0, 1.0)
+        if not self.has_heat_map:
+            contract = self._bundle.contract
+            raise BundleError(f"{contract.task} {contract.version} gives no heat map; use a bundle that lists heat_map among its outputs")
+        outputs = self._run(photo.pixels[None], photo.clinical)
+        return outputs["heat_map"][0], min(max(float(outputs["malignancy_probability"][0]), 0.0), 1.0)
 
     def _run(self, pixels: NDArray[np.uint8], clinical: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         answers = np.repeat(clinical[None], len(pixels), axis=0)

@@ -68,9 +68,13 @@ class FaultyHeat(Faulty):
     def score(self, items):
         return self._real.score(items)
 
-    def malignancy(self, pixels, clinical):
-        self.fault(pixels)
-        return self._real.malignancy(pixels, clinical)
+    def heat(self, photo):
+        self.fault(photo)
+        return np.full((5, 5), 0.5, dtype=np.float32), 0.5
+
+    @property
+    def has_heat_map(self):
+        return True
 
 
 class Hang:
@@ -293,9 +297,10 @@ def test_photos_are_scored(scorer, live):
 def test_a_heat_map_is_drawn_over_the_photo(scorer, live):
     """It is the PNG that the model's heat map gives."""
     path = Path(__file__).parent.parent / "data" / "sample" / "photos" / "pearly_lump.jpg"
-    photo, one = Photo(path=path.name, itch=True), scorer()
+    lesions = FaultyHeat(live.lesions, lambda items: None)
+    photo, one = Photo(path=path.name, itch=True), scorer(replace(live, lesions=lesions))
     png = run(one, one.heat_map(path.read_bytes(), photo, 60))
-    assert png == overlay_png(heat_map(live.lesions, LesionRequest(photo, path.parent, 60)))
+    assert png == overlay_png(heat_map(lesions, LesionRequest(photo, path.parent, 60)))
 
 
 def test_without_a_model_or_a_photo_there_is_no_heat_map(scorer, live):
@@ -303,7 +308,7 @@ def test_without_a_model_or_a_photo_there_is_no_heat_map(scorer, live):
     photo, content = Photo(path="a.jpg"), scoring._probe_photo().photos["probe.jpg"]
     without = scorer(replace(live, lesions=None))
     assert run(without, without.heat_map(content, photo, 60)) is None
-    one = scorer()
+    one = scorer(replace(live, lesions=FaultyHeat(live.lesions, lambda items: None)))
 
     async def work():
         return await one.heat_map(b"no photo", photo, None), await one.heat_map(content, photo, None), one.health().degraded

@@ -44,7 +44,7 @@ _PHOTO_SHARE, _REST_SHARE = 0.6, 0.4  # of the time limit: with its photos, then
 _PHOTO_SECONDS = 0.15  # for each photo besides the first two
 _RULES_SECONDS = 0.3
 _HEAT_MAP_QUEUE = 4  # of clinicians who look at one and the same moment
-_HEAT_MAP_SHARE = 2  # of the time limit: it costs as much as 50 photos without their decoding
+_HEAT_MAP_SHARE = 0.5  # of the time limit: it costs as much as a photo's score
 _LOADING_SECONDS, _LOADING_QUEUE = 60.0, 8
 _LOAD_AGAIN_SECONDS = 60.0  # after a load that failed: it takes seconds, and may fail again
 _ASK_AGAIN_SECONDS = 5
@@ -187,10 +187,11 @@ class Scorer:
     async def heat_map(self, content: bytes, photo: Photo, age_years: float | None) -> bytes | None:
         """A transparent PNG to lay over the upright photo whose file `content` is: see `inference.heat_map`.
 
-        None when there is no lesion model, when the photo cannot be read, and when the model fails or takes too long.
-        Raises OverloadedError when too many wait. Half a second's work or less, for which no case waits.
+        None when no lesion model gives heat maps, when the photo cannot be read, and when the model fails or takes too long.
+        Raises OverloadedError when too many wait. No case waits for it.
         """
-        if not await self._can_score() or self._live.triage.models.lesions is None:
+        model = self._live.triage.models.lesions if await self._can_score() else None
+        if model is None or not model.has_heat_map:
             return None
         return await self._heat_maps.put(_Shown(content, photo, age_years)) or None
 

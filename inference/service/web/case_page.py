@@ -79,6 +79,7 @@ async def case_answer(request: Request, *, said: str = "", problem: str = "", ty
         photos=photo_lines(case, shown, full["photos"]) if case else [],
         lesion_names={label.name: (label.name_en, label.name_ur) for label in models.lesions.label_names} if models.lesions else {},
         malignancy_threshold=models.lesions.malignancy_threshold if models.lesions else None,
+        has_heat_map=models.lesions is not None and models.lesions.has_heat_map,
         findings=finding_lines(assessment.findings, models) if assessment else [],
         questions=await _open_questions(parts, case, full) if shown and case else [],
         changes=_changes(full, models) if shown else None,
