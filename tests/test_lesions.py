@@ -34,7 +34,7 @@ from training.lesion_figures import (
     skin_type_metrics,
     softmax,
 )
-from training.lesion_fitting import Examples, Plan, field_of_feature, fit, hide_answers, logits
+from training.lesion_fitting import Examples, Plan, embeddings, field_of_feature, fit, hide_answers, logits
 from training.lesion_network import OUTPUTS, CalibratedLesionNetwork, LesionNetwork
 
 Array = NDArray[Any]
@@ -292,8 +292,9 @@ def test_logits_do_not_depend_on_the_batch(tmp_path: Path, tiny_plan: Plan) -> N
     """Scoring 40 photos at once gives what scoring them one by one gives."""
     examples = some_examples(40)
     network = fit(examples, np.arange(40), 2, tiny_plan, 1, tmp_path / "a.pt", lambda epoch, loss: None)
-    together = logits(network, examples.pixels, examples.clinical, RECIPE)
-    alone = [logits(network, examples.pixels[i : i + 1], examples.clinical[i : i + 1], RECIPE) for i in range(40)]
+    together = logits(network, embeddings(network, examples.pixels, RECIPE), examples.clinical)
+    rows = [slice(i, i + 1) for i in range(40)]
+    alone = [logits(network, embeddings(network, examples.pixels[row], RECIPE), examples.clinical[row]) for row in rows]
     assert np.allclose(together, np.concatenate(alone), atol=1e-5)
 
 

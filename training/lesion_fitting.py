@@ -226,17 +226,10 @@ def photo_recipe(plan: Plan) -> PhotoRecipe:
     return _recipe(plan, BACKBONES[plan.backbone]())
 
 
-def logits(network: nn.Module, pixels: Array, clinical: Array, recipe: PhotoRecipe) -> NDArray[np.float32]:
-    """Logits [N, classes] for pixels [N, S, S, 3] as inference prepares them, and clinical fields [N, F]."""
+def logits(network: LesionNetwork, embedded: Array, clinical: Array) -> NDArray[np.float32]:
+    """Logits [N, classes] of embeddings [N, D] and clinical fields [N, F]."""
     with torch.no_grad():
-        parts = [
-            network(
-                to_input(pixels[at : at + _SCORING_BATCH], recipe),
-                torch.from_numpy(clinical[at : at + _SCORING_BATCH]),
-            )
-            for at in range(0, len(pixels), _SCORING_BATCH)
-        ]
-    result: NDArray[np.float32] = torch.cat(parts).numpy()
+        result: NDArray[np.float32] = network.fuse(torch.from_numpy(embedded), torch.from_numpy(clinical)).numpy()
     return result
 
 

@@ -173,10 +173,11 @@ def _fit_and_score(job: _Job, examples: Examples, classes: int, course: Course, 
     recipe = course.recipe
     if not len(job.held):
         return np.zeros((0, classes), np.float32), np.zeros((0, classes), np.float32), np.zeros(0, np.float32)
-    pixels, clinical = examples.pixels[job.held], examples.clinical[job.held]
+    clinical = examples.clinical[job.held]
     familiarity = fit_familiarity(embeddings(network, examples.pixels[job.rows], recipe), examples.targets[job.rows])
-    distance = unfamiliarity(familiarity, embeddings(network, pixels, recipe))
-    return logits(network, pixels, clinical, recipe), logits(network, pixels, np.zeros_like(clinical), recipe), distance
+    embedded = embeddings(network, examples.pixels[job.held], recipe)
+    distance = unfamiliarity(familiarity, embedded)
+    return logits(network, embedded, clinical), logits(network, embedded, np.zeros_like(clinical)), distance
 
 
 def _tell(heard: Any, name: str, epoch: int, loss: float) -> None:
