@@ -27,10 +27,12 @@ TONE_GROUPS: tuple[tuple[ToneGroup, float], ...] = (
 DARKER_GROUPS: frozenset[ToneGroup] = frozenset({"brown", "dark"})
 DARKER_SKIN_TYPES = frozenset({5, 6})  # Fitzpatrick
 
-_SIDE = 48
+_SIDE = 32
 _LESION_RADIUS = 0.5  # the disc left out in the middle, as a share of half of each side
 _BLACK, _BURNT = 12.0, 254.0
-_LEAST_PIXELS = 60
+_LEAST_PIXELS = 40
+_AXIS = np.linspace(-1, 1, _SIDE)
+_AROUND = (_AXIS[:, None] ** 2 + _AXIS[None, :] ** 2) > _LESION_RADIUS**2
 XYZ_OF_LINEAR = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
 WHITE_D65 = np.array([0.95047, 1.0, 1.08883])  # D65
 _CUBE_LIMIT, _SLOPE = (6 / 29) ** 3, (29 / 6) ** 2 / 3
@@ -49,10 +51,8 @@ def estimate_skin_tone(image: Image.Image) -> SkinTone | None:
 
     ITA = atan((L* - 50) / b*) (Chardon, Cretois and Hourseau 1991, Int J Cosmet Sci 13:191-208), of the median skin pixel.
     """
-    small = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX, reducing_gap=2.0), dtype=np.float64)
-    axis = np.linspace(-1, 1, _SIDE)
-    around = (axis[:, None] ** 2 + axis[None, :] ** 2) > _LESION_RADIUS**2
-    pixels = small[around]
+    small = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX), dtype=np.float64)
+    pixels = small[_AROUND]
     red, green, blue = pixels.T
     is_skin = (red > green) & (green > 0.9 * blue) & (red > _BLACK) & (pixels.max(axis=1) < _BURNT)
     if np.count_nonzero(is_skin) < _LEAST_PIXELS:

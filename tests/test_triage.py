@@ -117,6 +117,31 @@ def test_a_missing_photo_is_a_review_reason(triage, tmp_path):
     assert any("gone.jpg" in why for why in result.review.why)
 
 
+SAMPLE_PHOTOS = Path(__file__).resolve().parent.parent / "data/sample/photos"
+
+
+def test_a_bad_photo_gives_no_lesion_and_never_advice_alone(triage):
+    """The blurred sample photo: no probabilities, its problem in the assessment, a reason in both languages, level 4 at most."""
+    result = triage.assess(case(age_years=30, complaint="runny nose", vitals=WELL, photos=[{"path": "blurred.jpg"}]), NOW, SAMPLE_PHOTOS)
+    assert result.lesion is None
+    assert [(one.photo, one.problems, one.is_believed) for one in result.photos] == [("blurred.jpg", ("blurred",), False)]
+    assert result.level <= 4 and result.review.needed
+    reason = next(one for one in result.reasons if one.text.startswith("a photo could not be judged"))
+    assert (reason.kind, bool(reason.text_ur)) == ("policy", True)
+
+
+@pytest.mark.parametrize(("fitzpatrick", "is_asked"), [(2, False), (6, True)])
+def test_a_benign_result_on_darker_skin_goes_to_a_clinician(triage, fitzpatrick, is_asked):
+    """The same mole, said to be on skin of type II and of type VI; the probabilities do not depend on what is said."""
+    photo = {"path": "mole.jpg", "fitzpatrick": fitzpatrick}
+    result = triage.assess(case(age_years=20, complaint="runny nose", vitals=WELL, photos=[photo]), NOW, SAMPLE_PHOTOS)
+    assert result.lesion is not None and result.photos[0].is_believed
+    is_benign = result.lesion.malignancy_probability < triage.models.lesions.malignancy_threshold
+    assert any("of darker skin" in why for why in result.review.why) is (is_asked and is_benign)
+    assert not is_asked or result.level <= 4
+    assert (result.photos[0].tone, result.photos[0].tone_source) == (f"type {fitzpatrick}", "said")
+
+
 def test_no_photos_sent_is_not_the_folder_here(triage, tmp_path, monkeypatch):
     """An empty mapping never makes the service read a file of its own folder, whatever the case calls its photo."""
     Image.new("RGB", (200, 200), (190, 120, 90)).save(tmp_path / "a.png")

@@ -14,8 +14,10 @@ from inference.urgency import (
     decide_level,
     raise_from_priority,
     raises_from_acuity,
+    raises_from_darker_skin,
     raises_from_differential,
     raises_from_lesion,
+    raises_from_unbelieved_photo,
 )
 
 ACUITY = {"critical_level_2": 0.2, "emergency_level_3": 0.5, "routine_level_4": 0.1}
@@ -101,6 +103,14 @@ def test_differential_thresholds_on_both_sides(mass, expected):
 def test_lesion_threshold_on_both_sides(probability, expected):
     """A suspicious lesion is seen by a dermatologist: routine, never advice alone."""
     assert levels(raises_from_lesion(probability, 0.2)) == expected
+
+
+def test_a_photo_that_nobody_judged_is_never_advice_alone():
+    """A bad photo, and a benign result on darker skin, are seen by a clinician: routine, in both languages."""
+    for found in (raises_from_unbelieved_photo(), raises_from_darker_skin()):
+        assert levels(found) == [4]
+        assert found[0].source == "policy"
+        assert found[0].text_en and found[0].text_ur
 
 
 @given(probabilities, probabilities, probabilities, probabilities)

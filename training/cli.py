@@ -49,6 +49,8 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _add_trainers(commands, command)
     _add_evaluate(commands)
+    _add_fairness(commands)
+    _add_photo_gate(commands)
     _add_levels(commands)
     _add_all(commands)
     _add_data(commands)
@@ -96,11 +98,54 @@ def _add_evaluate(commands: _SUBPARSERS) -> None:
     evaluate.add_argument("bundle", type=Path, metavar="BUNDLE")
     evaluate.add_argument("--data", type=Path, required=True, help="a patients or visits file, or a folder of photos with its table")
     evaluate.add_argument(
-        "--questions", type=int, default=None, metavar="N", help="symptoms: only age, sex and the first complaint known, then N answers"
+        "--questions", type=int, default=None, metavar="N", help="symptoms: only age, sex and the first complaint known, then at most N answers"
+    )
+    evaluate.add_argument(
+        "--list-questions", type=int, default=0, metavar="N", help="of these, at most N about who else is on the list (default 0)"
     )
     evaluate.add_argument("--json", action="store_true", help="print JSON (default: a table)")
     evaluate.add_argument("--threads", type=int, default=2)
     evaluate.set_defaults(run=_evaluate)
+
+
+def _add_fairness(commands: _SUBPARSERS) -> None:
+    fairness = _command(
+        commands,
+        "fairness",
+        "Make the same photos lighter, darker and of other colour, synthetically, and show how far a lesion bundle's answers move.",
+        "nabz-train fairness models/lesions/1.0.0 --data ../shared/data/pad_ufes_20 --limit 40 --json",
+    )
+    fairness.add_argument("bundle", type=Path, metavar="BUNDLE")
+    fairness.add_argument("--data", type=Path, required=True, help="a folder of photos with its table")
+    fairness.add_argument("--limit", type=int, default=None, metavar="N", help="the first N photos only (default all)")
+    fairness.add_argument("--plot", type=Path, default=None, metavar="FILE", help="also draw the sweep into this .png or .svg file")
+    fairness.add_argument("--json", action="store_true", help="print JSON (default: a table)")
+    fairness.add_argument("--threads", type=int, default=2)
+    fairness.set_defaults(run=_fairness)
+
+
+def _add_photo_gate(commands: _SUBPARSERS) -> None:
+    gate = _command(
+        commands,
+        "photo-gate",
+        "Spoil real photos in stated grades, and show how many bad ones the photo gate catches and how many good ones it refuses.",
+        "nabz-train photo-gate --data ../shared/data/pad_ufes_20 --limit 20 --json",
+    )
+    gate.add_argument("--data", type=Path, required=True, help="a folder of good photos with its table")
+    gate.add_argument(
+        "--others", type=Path, default=None, metavar="DIR", help="a folder of pictures without skin lesions, which the gate must refuse too"
+    )
+    gate.add_argument("--bundle", type=Path, default=None, help="a lesion bundle: also show from which grade on its answers change")
+    gate.add_argument(
+        "--fit",
+        type=Path,
+        default=None,
+        metavar="FILE",
+        help="fit the gate on half of the patients, write its numbers to this .toml file, and report nothing",
+    )
+    gate.add_argument("--limit", type=int, default=None, metavar="N", help="the first N photos only (default all)")
+    gate.add_argument("--json", action="store_true", help="print JSON (default: a table)")
+    gate.set_defaults(run=_photo_gate)
 
 
 def _add_levels(commands: _SUBPARSERS) -> None:
@@ -187,11 +232,37 @@ def _train(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     from training.evaluate import evaluate_bundle
 
-    report = evaluate_bundle(args.bundle, args.data, args.questions, args.threads)
-    if args.json:
+    return _printed(evaluate_bundle(args.bundle, args.data, args.questions, args.threads, args.list_questions), as_json=args.json)
+
+
+def _fairness(args: argparse.Namespace) -> int:
+    from training.lesion_fairness import fairness_sweep
+
+    report = fairness_sweep(args.bundle, args.data, args.threads, args.limit)
+    if args.plot is not None:
+        from training.plots import sweep_plot
+
+        sweep_plot(report["subgroups"], f"{report['bundle']}, synthetic, n = {report['n']}").savefig(args.plot)
+    return _printed(report, as_json=args.json)
+
+
+def _photo_gate(args: argparse.Namespace) -> int:
+    from training.photo_gate import fit_photo_gate, photo_gate_report
+
+    if args.fit is not None:
+        fit_photo_gate(args.data, args.others, args.fit, args.limit)
+        print(args.fit)
+        return DONE
+    return _printed(photo_gate_report(args.data, args.others, args.bundle, args.limit), as_json=args.json)
+
+
+def _printed(report: dict[str, Any], *, as_json: bool) -> int:
+    if as_json:
         print(json.dumps(report, allow_nan=False))
     else:
         _print_report(report)
+    for sentence in report.get("certificates_broken", ()):
+        print(f"nabz-train: THE CERTIFICATE DOES NOT HOLD on this data: {sentence}", file=sys.stderr)
     return DONE
 
 

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from inference.bundle import Bundle, load_bundle
 from inference.errors import DataError, PhotoError
 from inference.lesions import LesionModel, LesionRequest
 from inference.photo import PhotoRecipe, normalise
-from inference.skin_tone import WHITE_D65, XYZ_OF_LINEAR, lab
+from inference.photo_features import judged_copy
+from inference.skin_tone import DARKER_GROUPS, DARKER_SKIN_TYPES, WHITE_D65, XYZ_OF_LINEAR, SkinTone, estimate_skin_tone, lab
 from training.metrics import Interval, bootstrap_interval, metrics_document
 from training.photo_faults import to_linear, to_srgb
 from training.skin_data import read_skin_data
@@ -29,8 +31,8 @@ NOTE = (
     "Synthetic: photos shifted in CIELAB to a target ITA, in exposure and in white balance. It shows how stable the answers are, "
     "not how accurate; the shipped network was fitted on all these photos."
 )
-# The middle of each tone group of inference/skin_tone.py, in degrees of ITA; the outer ones are half open.
-TONES = {"very_light": 62.0, "light": 48.0, "intermediate": 34.5, "tan": 19.0, "brown": -10.0, "dark": -45.0}
+# Inside each tone group of inference/skin_tone.py, in degrees of ITA: in the middle, where a group is closed.
+TONES = {"very_light": 58.0, "light": 48.0, "intermediate": 34.5, "tan": 19.0, "brown": -10.0, "dark": -45.0}
 STOPS = (-3.0, -2.0, -1.0, 1.0)
 WHITE_BALANCE = {"cool": (0.75, 1.0, 1.33), "warm": (1.33, 1.0, 0.75), "green": (0.87, 1.15, 0.87)}
 _LEAST_YELLOW, _MOST_YELLOW = 8.0, 22.0  # b* of skin, so that ITA says how light it is
@@ -49,20 +51,26 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class _Photos:
-    """Photos as the model takes them: pixels [n, S, S, 3], answers [n, features], labels [n] and patients [n]."""
+    """Photos as the model takes them: pixels [n, S, S, 3], answers [n, features], labels [n] and patients [n].
+
+    `skin_types` [n] are Fitzpatrick types, 0 where not known; `tones` the estimates from the photos.
+    """
 
     pixels: Pixels
     clinical: Array
     labels: Array
     groups: Array
+    skin_types: Array
+    tones: tuple[SkinTone | None, ...]
 
 
 def fairness_sweep(bundle: Path, data: Path, threads: int = 2, limit: int | None = None) -> dict[str, Any]:
     """The metrics document of the sweep: a subgroup for each step, `as_taken` first.
 
     Of each: sensitivity and specificity at the operating point, the mean malignancy probability, its mean shift from the
-    photo as taken, and the share of decisions and labels that flip; intervals draw whole patients. `limit` takes the
-    first photos only. Raises NabzError when bundle or data cannot be used.
+    photo as taken, and the share of decisions and labels that flip; intervals draw whole patients. `tone_correlation` and the
+    figures beside it are not synthetic: they hold the estimated tone against the Fitzpatrick type that is known. `limit`
+    takes the first photos only. Raises NabzError when bundle or data cannot be used.
     """
     loaded = load_bundle(bundle, threads=threads)
     if not loaded.contract.task.startswith("lesions"):
@@ -80,8 +88,8 @@ def fairness_sweep(bundle: Path, data: Path, threads: int = 2, limit: int | None
         for name in ("sensitivity", "specificity")
     }
     flips = {"most_decision_flips": max((step["decision_flips"] for step in figures.values()), key=lambda one: one.value)}
-    document = metrics_document(loaded.contract.task, bundle.as_posix(), len(photos.labels), worst | flips, figures)
-    return document | {"note": NOTE, "is_synthetic": True}
+    document = metrics_document(loaded.contract.task, bundle.as_posix(), len(photos.labels), worst | flips | _tone_figures(photos), figures)
+    return document | {"note": NOTE, "is_synthetic": True, "tones_by_fitzpatrick": _tone_counts(photos)}
 
 
 def sweep_steps() -> dict[str, Callable[[Pixels], Pixels]]:
@@ -138,7 +146,45 @@ def _read(model: LesionModel, data: Path, limit: int | None) -> _Photos:
         np.stack([photo.clinical for _, photo in ready]),
         np.array([record.label for record, _ in ready]),
         np.array([record.group for record, _ in ready]),
+        np.array([record.photo.fitzpatrick or 0 for record, _ in ready]),
+        tuple(estimate_skin_tone(judged_copy(photo.opened.image)) for _, photo in ready),
     )
+
+
+def _tone_figures(photos: _Photos) -> dict[str, Interval]:
+    """How the estimated tone agrees with the known Fitzpatrick type, over the photos that have both.
+
+    `tone_correlation`: Spearman's, of a darker type with a smaller ITA, 1 for perfect order. `lighter_taken_for_darker`: the
+    share of types I to IV that look brown or dark; `darker_recognised`: of types V and VI.
+    """
+    known = np.array(
+        [skin_type > 0 and tone is not None for skin_type, tone in zip(photos.skin_types, photos.tones, strict=True)], dtype=bool
+    )
+    angle = np.array([0.0 if tone is None else tone.ita_degrees for tone in photos.tones])
+    looks_darker = np.array([tone is not None and tone.group in DARKER_GROUPS for tone in photos.tones], dtype=float)
+    darker = known & np.isin(photos.skin_types, sorted(DARKER_SKIN_TYPES))
+    lighter = known & ~darker
+    return {
+        "tone_correlation": bootstrap_interval(_rank_correlation, photos.skin_types[known], -angle[known], groups=photos.groups[known]),
+        "lighter_taken_for_darker": bootstrap_interval(_mean, looks_darker[lighter], groups=photos.groups[lighter]),
+        "darker_recognised": bootstrap_interval(_mean, looks_darker[darker], groups=photos.groups[darker]),
+    }
+
+
+def _tone_counts(photos: _Photos) -> dict[str, dict[str, int]]:
+    """Photos of each Fitzpatrick type by the tone group that they seem to show."""
+    counts: dict[str, dict[str, int]] = {}
+    for skin_type, tone in zip(photos.skin_types.tolist(), photos.tones, strict=True):
+        row = counts.setdefault(f"fitzpatrick_{skin_type or 'unknown'}", {})
+        group = tone.group if tone else "no skin seen"
+        row[group] = row.get(group, 0) + 1
+    return counts
+
+
+def _rank_correlation(one: Array, other: Array) -> float:
+    if len(np.unique(one)) < 2 or len(np.unique(other)) < 2:
+        return float("nan")
+    return float(spearmanr(one, other).statistic)
 
 
 def _answers(bundle: Bundle, pixels: Pixels, clinical: Array) -> Answers:

@@ -181,7 +181,9 @@ def screen(size: tuple[int, int], draw: np.random.Generator) -> Image.Image:
     pen = ImageDraw.Draw(image)
     for _ in range(int(draw.integers(6, 30))):
         x, y = int(draw.integers(width)), int(draw.integers(height))
-        pen.rectangle((x, y, x + int(draw.integers(10, width)), y + int(draw.integers(4, 90))), fill=tuple(int(v) for v in draw.integers(0, 256, 3)))
+        pen.rectangle(
+            (x, y, x + int(draw.integers(10, width)), y + int(draw.integers(4, 90))), fill=tuple(int(v) for v in draw.integers(0, 256, 3))
+        )
     lines = 1 - 0.08 * (np.arange(height) % 3 == 0)
     return Image.fromarray((np.asarray(image) * lines[:, None, None]).astype(np.uint8))
 

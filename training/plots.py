@@ -61,3 +61,22 @@ def confusion_matrix_plot(counts: Array, names: list[str], title: str) -> Figure
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="predicted", ylabel="true", title=title)
     return figure
+
+
+def sweep_plot(steps: dict[str, dict[str, dict[str, float | None]]], title: str) -> Figure:
+    """How sensitivity, specificity and the mean malignancy probability move over the steps of a sweep, with their intervals."""
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    names, places = list(steps), np.arange(len(steps))
+    for shift, metric in ((-0.15, "sensitivity"), (0.0, "specificity"), (0.15, "malignancy_probability")):
+        figures = [steps[name][metric] for name in names]
+        value, low, high = (
+            np.array([np.nan if one[bound] is None else one[bound] for one in figures], dtype=float) for bound in ("value", "low", "high")
+        )
+        axes.errorbar(
+            places + shift, value, yerr=np.abs(np.stack([value - low, high - value])), fmt="o", markersize=4, capsize=2, label=metric
+        )
+    axes.set_xticks(places, names, rotation=60, ha="right", fontsize=8)
+    axes.set(ylim=(0, 1.02), title=title)
+    axes.legend(fontsize=8)
+    return figure

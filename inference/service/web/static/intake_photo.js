@@ -1,4 +1,5 @@
-// A photo before it is sent: made small, and judged as inference/photo_quality.py judges it, by the same numbers. Knows no form.
+// A photo before it is sent: made small, and judged by the numbers of inference/photo_quality.py. Knows no form, and of the gate's
+// problems only size, light, blur and missing skin: colour casts and what covers a lesion are found by the service.
 "use strict";
 const Photo = (() => {
   // The mean of the pixels below each new one, one direction at a time: Pillow's box filter.
@@ -34,18 +35,52 @@ const Photo = (() => {
     return sorted[low] + (sorted[high] - sorted[low]) * (place - low);
   };
 
-  const sharpness = (luma, width, height, [grey, least]) => {
-    if (width < 3 || height < 3) return 0;
-    let n = 0, light = 0, sum = 0, squares = 0;
+  // Mean squared second difference across, down and along both diagonals, the latter at half weight.
+  const detail = ({ luma, width, height }) => {
+    const sums = [0, 0, 0, 0];
+    let n = 0;
     for (let y = 1; y < height - 1; y += 1) {
       for (let x = 1; x < width - 1; x += 1) {
-        const at = y * width + x;
-        const edge = luma[at - width] + luma[at + width] + luma[at - 1] + luma[at + 1] - 4 * luma[at];
-        n += 1; light += luma[at]; sum += edge; squares += edge * edge;
+        const at = y * width + x, twice = 2 * luma[at];
+        const across = luma[at - 1] + luma[at + 1] - twice, down = luma[at - width] + luma[at + width] - twice;
+        const falling = luma[at - width - 1] + luma[at + width + 1] - twice, rising = luma[at - width + 1] + luma[at + width - 1] - twice;
+        n += 1; sums[0] += across * across; sums[1] += down * down; sums[2] += falling * falling / 4; sums[3] += rising * rising / 4;
       }
     }
-    const relative = Math.max(light / n / grey, least);
-    return (squares / n - (sum / n) ** 2) / relative ** 2;
+    return sums.map((sum) => (n ? sum / n : 0));
+  };
+
+  const halved = ({ luma, width, height }) => {
+    const half = { width: width >> 1, height: height >> 1 };
+    half.luma = new Float32Array(half.width * half.height);
+    for (let y = 0; y < half.height; y += 1) {
+      for (let x = 0; x < half.width; x += 1) {
+        const at = 2 * y * width + 2 * x;
+        half.luma[y * half.width + x] = (luma[at] + luma[at + 1] + luma[at + width] + luma[at + width + 1]) / 4;
+      }
+    }
+    return half;
+  };
+
+  // The sharpness of inference/photo_features.py, by the same names.
+  const sharpness = (whole, [grey, least]) => {
+    const half = halved(whole), coarse = halved(half);
+    const details = [whole, half, coarse].map(detail);
+    const log = (value) => Math.log(Math.max(value, 1e-3)), mean = (values) => values.reduce((sum, one) => sum + one, 0) / values.length;
+    const logs = details.map((four) => four.map(log));
+    const light = Math.max(mean(Array.from(whole.luma)) / grey, least) ** 2;
+    const fine = logs[0].map((one, at) => one - logs[1][at]), rough = logs[1].map((one, at) => one - logs[2][at]);
+    return {
+      detail: log(mean(details[0]) / light), least_detail: log(Math.min(...details[0]) / light), half_detail: log(mean(details[1]) / light),
+      fine_to_half: mean(fine), least_fine_to_half: Math.min(...fine), half_to_coarse: mean(rough), least_half_to_coarse: Math.min(...rough),
+      across_to_down: Math.abs(logs[0][0] - logs[0][1]), half_across_to_down: Math.abs(logs[1][0] - logs[1][1]), half_diagonals: Math.abs(logs[1][2] - logs[1][3]),
+    };
+  };
+
+  const isBlurred = (whole, gate) => {
+    if (Math.min(whole.width, whole.height) < gate.least_judged) return false;
+    const found = sharpness(whole, gate.grey);
+    return Object.entries(gate.blur.weights).reduce((sum, [name, weight]) => sum + weight * found[name], gate.blur.bias) > 0;
   };
 
   // `image`: ImageData; `sides`: width and height of the original; `gate`: the page's numbers. Gives what is wrong, by code.
@@ -66,7 +101,7 @@ const Photo = (() => {
     if (percentile(sorted, gate.dark[0]) < gate.dark[1]) wrong.push("too_dark");
     else if (percentile(sorted, gate.bright[0]) > gate.bright[1]) wrong.push("too_bright");
     else {
-      if (sharpness(luma, width, height, gate.grey) < gate.least_variance) wrong.push("blurred");
+      if (isBlurred({ luma, width, height }, gate)) wrong.push("blurred");
       if (skin / luma.length < gate.least_skin) wrong.push("no_skin");
     }
     return wrong;
