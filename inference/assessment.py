@@ -128,7 +128,8 @@ class Assessment(BaseModel):
     `level` is at most `floor_level`, the least urgent level that rules allow. `scored_by` says what ranked it.
     `calibration` is the band of the model that gave `emergency_probability`; None where none scored, where its bundle
     has no bands, and in assessments from before there were any. `photos` has a line for each photo that was looked at; it is
-    empty in assessments from before there were such lines.
+    empty in assessments from before there were such lines. `is_outside_scope`: none of the symptom model's conditions fits the
+    findings, so that the differential and its set say little.
     """
 
     model_config = _FROZEN
@@ -158,3 +159,4 @@ class Assessment(BaseModel):
     notice: str = NOTICE
     calibration: CalibrationBand | None = None
     photos: tuple[PhotoCheck, ...] = ()
+    is_outside_scope: bool = False

@@ -33,7 +33,8 @@ def print_assessment(assessment: Assessment, case: Case, console: Console) -> No
         [f"{100 * one.probability:3.0f} %  {one.name_en} ({one.icd10}), severity {one.severity}" for one in assessment.differential],
     )
     if assessment.prediction_set:
-        line.item("90 % set", f"{len(assessment.prediction_set)} conditions")
+        doubt = ", but none of them fits these findings well" if assessment.is_outside_scope else ""
+        line.item("90 % set", f"{len(assessment.prediction_set)} conditions{doubt}")
     line.items("findings for", _texts(assessment, "for"))
     line.items("findings against", _texts(assessment, "against"))
     if assessment.lesion:

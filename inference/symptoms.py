@@ -22,6 +22,7 @@ from inference.errors import BundleError
 from inference.evidence import EvidenceEncoder, Slot, demographic_index, prior_shift, season_of
 from inference.findings import FindingsReader, Reading
 from inference.prediction_sets import PredictionSets
+from inference.scope import OUTPUT, Scope
 
 SHOWN_CONDITIONS = 5
 SHOWN_REASONS = 4
@@ -69,7 +70,7 @@ class Differential:
     """The leading conditions, the 90 % prediction set, and the leading one's reasons.
 
     `severity_mass` (probability by severity), `deciding_set_size` and `n_present` (findings that are there) leave
-    measured vitals out: see `Read.stated`.
+    measured vitals out: see `Read.stated`. `is_outside_scope`: none of the conditions fits the findings.
     """
 
     leading: tuple[Possible, ...]
@@ -78,6 +79,7 @@ class Differential:
     deciding_set_size: int
     contributions: tuple[Contribution, ...]
     n_present: int
+    is_outside_scope: bool = False
 
 
 class SymptomModel:
@@ -100,7 +102,7 @@ class SymptomModel:
             self._measured = frozenset(rule["finding"] for rule in vocabulary["lexicon"].get("measured", []))
         except (KeyError, TypeError) as error:
             raise BundleError(f"{contract.task} {contract.version}: the vocabulary lacks {error}; export it again") from error
-        self._sets = PredictionSets(contract)
+        self._sets, self._scope = PredictionSets(contract), Scope(contract)
         self.encoder = EvidenceEncoder(self._slots, self.parents)
         self._pregnancy_code = self._code_of("pregnancy")
         self._known_shifts: dict[tuple[str | None, str | None], NDArray[np.float32]] = {}
@@ -200,6 +202,7 @@ class SymptomModel:
         )
         all_probabilities = self._finite(outputs["probabilities"])
         members = self._sets.members(all_probabilities, evidence)
+        outside = self._scope.is_outside(outputs[OUTPUT], evidence).tolist() if self._scope.is_known else [False] * len(reads)
         all_sizes = members.sum(axis=1).tolist()
         probabilities, contributions = all_probabilities[: len(reads)], outputs["contributions"][: len(reads)]
         order = np.argsort(-probabilities, axis=1, kind="stable")
@@ -224,6 +227,7 @@ class SymptomModel:
                     deciding_set_size=all_sizes[deciding],
                     contributions=self._contributions(strongest[row], rows[row], contributions[row]),
                     n_present=sum([value != ABSENT for value in read.stated.values()]),
+                    is_outside_scope=outside[row],
                 )
             )
         return found

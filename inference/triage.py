@@ -166,6 +166,8 @@ class Triage:
             part.differential = score
             if score is None:
                 part.review.append("the symptom model failed on this case: ranked without a differential")
+            elif score.is_outside_scope:
+                part.review.append(f"none of the {len(model.labels)} conditions fits these findings: a person must look")
 
     def _score_acuity(self, parts: list[_Parts]) -> None:
         model = self.models.acuity
@@ -237,6 +239,7 @@ class Triage:
                 },
                 "calibration": calibration,
                 "photos": tuple(checked.line for checked in part.photos),
+                "is_outside_scope": differential is not None and differential.is_outside_scope,
             }
         )
 

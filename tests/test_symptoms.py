@@ -17,7 +17,8 @@ from training import symptom_evaluation, symptoms
 from training.export import check_parity
 from training.generator import PatientGenerator
 from training.knowledge import load_knowledge
-from training.symptom_network import SymptomNetwork, SymptomScorer, evidence_weights
+from training.symptom_network import SymptomNetwork, evidence_weights
+from training.symptom_scorer import OUTPUTS, SymptomScorer
 
 STEPS = 25
 
@@ -86,6 +87,8 @@ def test_the_contract_says_what_a_caller_must_know(bundle, catalogue_folder):
     assert contract.conformal is not None
     assert contract.conformal["coverage"] == 0.9
     assert np.shape(contract.conformal["least_probability"]) == (5, 4, len(knowledge.labels))
+    assert contract.out_of_distribution is not None
+    assert contract.out_of_distribution["false_alarm"] == 0.01
 
 
 def test_probabilities_sum_to_one_for_any_answers(bundle):
@@ -205,20 +208,20 @@ def test_a_release_in_ddxplus_format_is_a_benchmark_and_says_so(tiny_release, tm
     assert full["metrics"]["ddf1"]["n"] == 1  # one of the three patients has a differential
 
 
-def test_torch_and_onnx_agree_on_both_outputs(tiny_release):
+def test_torch_and_onnx_agree_on_all_outputs(tiny_release):
     """Untrained and with its correction switched on; any batch size, one row included."""
     knowledge = load_knowledge(tiny_release)
     torch.manual_seed(0)
     network = SymptomNetwork(knowledge)
     torch.nn.init.normal_(network.correction[-1].weight)
-    scorer = SymptomScorer(network, 1.5, knowledge.prior).eval()
+    scorer = SymptomScorer(network, 1.5, knowledge).eval()
     exported = symptoms._exported(scorer)
     random = np.random.default_rng(0)
 
     def source(feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         with torch.no_grad():
-            p, c = scorer(*(torch.from_numpy(feeds[name]) for name in ("evidence", "demographics", "log_shift")))
-        return {"probabilities": p.numpy(), "contributions": c.numpy()}
+            found = scorer(*(torch.from_numpy(feeds[name]) for name in ("evidence", "demographics", "log_shift")))
+        return {name: value.numpy() for name, value in zip(OUTPUTS, found, strict=True)}
 
     for n in (1, 7, 300):
         feeds = {

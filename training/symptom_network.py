@@ -43,34 +43,6 @@ class SymptomNetwork(nn.Module):
         return self.prior(demographics) + log_shift + linear + self.correction(wide)
 
 
-class SymptomScorer(nn.Module):
-    """What is exported: calibrated probabilities and the evidence's contributions to the leading condition.
-
-    `contributions` [N, S] are log-odds that each slot adds, in the network's evidence weights, for the leading
-    condition against the prior-weighted average one.
-    """
-
-    def __init__(self, network: SymptomNetwork, temperature: float, prior: Floats) -> None:
-        super().__init__()
-        self.network = network
-        self.temperature = temperature
-        weights = _tensor(prior)[None, :]
-        self.relative_present: Tensor
-        self.relative_absent: Tensor
-        with torch.no_grad():
-            self.register_buffer("relative_present", (network.present - (network.present * weights).sum(1, keepdim=True)).T.contiguous())
-            self.register_buffer("relative_absent", (network.absent - (network.absent * weights).sum(1, keepdim=True)).T.contiguous())
-
-    def forward(self, evidence: Tensor, demographics: Tensor, log_shift: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities [N, C] and contributions [N, S]."""
-        logits = self.network(evidence, demographics, log_shift)
-        probabilities = torch.softmax(logits / self.temperature, dim=1)
-        leading = torch.argmax(probabilities, dim=1)
-        present = torch.index_select(self.relative_present, 0, leading)
-        absent = torch.index_select(self.relative_absent, 0, leading)
-        return probabilities, torch.relu(evidence) * present + torch.relu(-evidence) * absent
-
-
 def evidence_weights(knowledge: Knowledge) -> tuple[Floats, Floats]:
     """log P(slot | condition) and, for binary and multi-valued findings, log P(not slot | condition), both [S, C]."""
     p = np.clip(knowledge.presence, _FLOOR, 1 - _FLOOR)

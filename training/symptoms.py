@@ -24,8 +24,11 @@ from training.catalogue import CATALOGUE
 from training.export import PARITY_INPUTS, check_parity, file_sha256, now_utc, write_bundle
 from training.generator import MISSING_SHARE, PatientGenerator, Patients
 from training.knowledge import Knowledge, load_knowledge, training_source
+from training.list_head import ListingScorer, read_lists, with_list_contract, with_lists
+from training.scope_calibration import calibrate_scope
 from training.set_calibration import calibrate_sets
-from training.symptom_network import SymptomNetwork, SymptomScorer
+from training.symptom_network import SymptomNetwork
+from training.symptom_scorer import OUTPUTS, SymptomScorer
 from training.tracking import TrackedRun, current_commit, tracked_run
 
 CALIBRATION_SEED_OFFSET = 1_000_003
@@ -54,7 +57,7 @@ class Recipe:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this trainer beyond the common ones."""
     parser.add_argument(
-        "--steps", type=int, default=None, help="optimiser steps of 2,048 patients (default 800; 100 small ones for DDXPlus data)"
+        "--steps", type=int, default=None, help="optimiser steps of 2,048 patients (default 800; 40 small ones for DDXPlus data)"
     )
 
 
@@ -72,11 +75,14 @@ def train(args: argparse.Namespace) -> Path:
     with tracked_run(task, {"seed": args.seed, "smoke": args.smoke, **vars(recipe)}, {task: checksum}) as run:
         network = _fit(knowledge, recipe, args, run)
         scorer = _calibrated(network, knowledge, recipe, args.seed)
-        model = _exported(scorer)
-        parity = check_parity(_torch_source(scorer), model, _parity_feeds(knowledge, recipe, args.seed))
+        lists = None if is_catalogue else read_lists(data, knowledge)
+        whole = scorer if lists is None else with_lists(scorer, lists, knowledge, args)
+        model = _exported(whole)
+        parity = check_parity(_torch_source(whole), model, _parity_feeds(knowledge, recipe, args.seed))
         measured = calibrate_decisions(scorer, knowledge, recipe, args.seed)
         source = "catalogue" if is_catalogue else training_source(data).name
         contract = _contract(task, args, knowledge, recipe, scorer.temperature, parity, source, checksum, measured)
+        contract = contract if lists is None else with_list_contract(contract, lists)
         write_bundle(out, model, contract, symptom_evaluation.unevaluated(task))
         bundle = symptom_evaluation.evaluate_and_record(out, data, args)
         run.log_report(bundle)
@@ -89,8 +95,8 @@ def _recipe(args: argparse.Namespace, is_catalogue: bool) -> Recipe:
     smoke = {"steps": 60, "batch": 512, "calibration_patients": 3000} if args.smoke else {}
     steps = {"steps": args.steps} if args.steps else {}
     # Bayes' rule, from which the network starts, is already right for patients drawn from DDXPlus's statistics; what the release's
-    # patients do otherwise they do not show. A few small steps keep it there, and 500 large ones cost it accuracy.
-    kind = {} if is_catalogue else {"single_complaint": True, "tempering": 0.7, "steps": 100, "rate": 1e-4}
+    # patients do otherwise they do not show. A few small steps keep it there, and 500 large ones cost accuracy with few questions.
+    kind = {} if is_catalogue else {"single_complaint": True, "tempering": 0.7, "steps": 40, "rate": 1e-4, "calibration_patients": 8_000}
     return Recipe(**{**kind, **smoke, **steps})
 
 
@@ -171,10 +177,10 @@ def _calibrated(network: SymptomNetwork, knowledge: Knowledge, recipe: Recipe, s
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return SymptomScorer(network, float(log_temperature.exp().item()), knowledge.prior).eval()
+    return SymptomScorer(network, float(log_temperature.exp().item()), knowledge).eval()
 
 
-def _exported(scorer: SymptomScorer) -> bytes:
+def _exported(scorer: SymptomScorer | ListingScorer) -> bytes:
     slots = scorer.network.present.shape[0]
     conditions = scorer.network.present.shape[1]
     example = (torch.zeros(2, slots), torch.zeros(2, dtype=torch.int64), torch.zeros(2, conditions))
@@ -185,7 +191,7 @@ def _exported(scorer: SymptomScorer) -> bytes:
         dynamo=True,
         external_data=False,
         input_names=["evidence", "demographics", "log_shift"],
-        output_names=["probabilities", "contributions"],
+        output_names=list(_outputs(scorer)),
         dynamic_shapes=({0: batch}, {0: batch}, {0: batch}),
         verbose=False,
     )
@@ -199,17 +205,19 @@ class Decisions:
 
     thresholds: dict[str, float]
     conformal: dict[str, Any]
+    out_of_distribution: dict[str, Any]
 
 
 def calibrate_decisions(scorer: SymptomScorer, knowledge: Knowledge, recipe: Recipe, seed: int) -> Decisions:
-    """The prediction sets' limits and the severity thresholds, on fresh patients.
+    """The prediction sets' limits, the least fit and the severity thresholds, on fresh patients.
 
     A severity threshold is the probability mass below which at most 5 % of the patients who have a condition of that
     severity or worse fall.
     """
     patients, feeds = decision_patients(knowledge, recipe, seed)
     source = _torch_source(scorer)
-    p = source(feeds)["probabilities"]
+    scored = source(feeds)
+    p = scored["probabilities"]
     severity = np.array([knowledge.conditions[label]["severity"] for label in knowledge.labels])
     thresholds = {}
     for level in (2, 3, 4):
@@ -219,7 +227,8 @@ def calibrate_decisions(scorer: SymptomScorer, knowledge: Knowledge, recipe: Rec
     conformal = calibrate_sets(
         source, knowledge, patients=recipe.calibration_patients, is_single=recipe.single_complaint, seed=seed_of_sets
     )
-    return Decisions(thresholds, conformal)
+    scope = calibrate_scope(scored["fit"], feeds["evidence"], [slot.code for slot in knowledge.slots])
+    return Decisions(thresholds, conformal, scope)
 
 
 def decision_patients(knowledge: Knowledge, recipe: Recipe, seed: int) -> tuple[Patients, dict[str, NDArray[Any]]]:
@@ -234,11 +243,16 @@ def decision_patients(knowledge: Knowledge, recipe: Recipe, seed: int) -> tuple[
     }
 
 
-def _torch_source(scorer: SymptomScorer) -> Any:
+def _outputs(scorer: SymptomScorer | ListingScorer) -> tuple[str, ...]:
+    return scorer.outputs if isinstance(scorer, ListingScorer) else OUTPUTS
+
+
+def _torch_source(scorer: SymptomScorer | ListingScorer) -> Any:
     def source(feeds: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         with torch.no_grad():
             tensors = (torch.from_numpy(feeds[name]) for name in ("evidence", "demographics", "log_shift"))
-            return {"probabilities": scorer(*tensors)[0].numpy()}
+            outputs = dict(zip(_outputs(scorer), scorer(*tensors), strict=True))
+            return {name: outputs[name].numpy() for name in ("probabilities", "fit", "listed") if name in outputs}
 
     return source
 
@@ -300,6 +314,18 @@ def _contract(
                 shape=("n", slots),
                 meaning="log-odds that each slot adds for the leading condition against the average one",
             ),
+            TensorSpec(
+                name="shared",
+                dtype="float32",
+                shape=("n", 2),
+                meaning="log-odds that age, sex, season and place add, and that the findings add together; with the contributions they sum to all",
+            ),
+            TensorSpec(
+                name="fit",
+                dtype="float32",
+                shape=("n",),
+                meaning="log probability of the findings that are there, for somebody of this age and sex with one of the conditions",
+            ),
         ),
         labels=tuple(_label(name, entry) for name, entry in knowledge.conditions.items()),
         intended_use=(
@@ -313,6 +339,7 @@ def _contract(
         training={"seed": args.seed, "commit": current_commit(), "parity": parity, "temperature": temperature, **vars(recipe)},
         thresholds=decisions.thresholds | ({} if is_catalogue else BENCHMARK_STOP),
         conformal=decisions.conformal,
+        out_of_distribution=decisions.out_of_distribution,
         vocabulary={
             "slots": [[slot.code, slot.value] for slot in knowledge.slots],
             "parents": knowledge.parents_by_code(),

@@ -27,6 +27,7 @@ REVIEW_KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("scoring_failed", ("scoring failed on this case", "model failed on this case")),
     ("complaint_not_read", ("the complaint was not read",)),
     ("complaint_not_understood", ("nothing in the complaint was understood",)),
+    ("outside_scope", ("conditions fits these findings",)),
     ("nothing_given", ("the complaint is empty",)),
     ("unknown_finding", ("are not in the catalogue",)),
     ("photo_not_scored", ("photo not scored", "was not scored", "photo not kept", "photos were kept")),

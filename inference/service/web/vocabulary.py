@@ -59,6 +59,7 @@ REVIEW_KINDS: Final = {
     "models_loading": N_("The models were still being loaded: ranked by rules."),
     "scoring_failed": N_("Scoring failed on this case: ranked by rules."),
     "complaint_not_read": N_("The complaint was not read by the machine: read it."),
+    "outside_scope": N_("No condition that the model knows fits these findings: a person must look."),
     "complaint_not_understood": N_("Nothing in the complaint was understood: read it."),
     "nothing_given": N_("No complaint and no finding was given: ask what brings the patient."),
     "unknown_finding": N_("A finding is not in the catalogue: enter it again."),
