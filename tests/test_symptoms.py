@@ -158,13 +158,25 @@ def test_the_figures_are_recorded_with_intervals_and_subgroups(bundle, catalogue
 
 
 def test_an_evaluation_that_cannot_be_made_is_refused(bundle, tiny_release):
-    """Questions that nobody can ask yet, and knowledge that is not the bundle's."""
+    """Fewer questions than none, and knowledge that is not the bundle's."""
     with pytest.raises(DataError) as caught:
-        symptom_evaluation.evaluate(bundle, "x", tiny_release, questions=3)
-    assert str(caught.value) == "--questions 3: this version can ask none yet; use --questions 0 (first complaint only)"
+        symptom_evaluation.evaluate(bundle, "x", tiny_release, questions=-1)
+    assert str(caught.value) == "--questions -1: a number from 0 (first complaint only) is needed"
     with pytest.raises(DataError) as caught:
         symptom_evaluation.evaluate(bundle, "x", tiny_release)
     assert str(caught.value) == f"{tiny_release} has changed since this bundle was trained: train it again, then evaluate"
+
+
+def test_questions_are_asked_counted_and_help(bundle, catalogue_folder, monkeypatch):
+    """Two questions at most; what is known after them is more than the complaint says."""
+    monkeypatch.setattr(symptom_evaluation, "INTERVIEWED_PATIENTS", 40)
+    monkeypatch.setattr(symptom_evaluation, "GENERATED_PATIENTS", 40)
+    asked = symptom_evaluation.evaluate(bundle, "x", catalogue_folder, questions=2)["metrics"]
+    complaint = symptom_evaluation.evaluate(bundle, "x", catalogue_folder, questions=0)["metrics"]
+    assert 0 < asked["questions"]["value"] <= 2
+    assert asked["questions"]["n"] == 40
+    assert asked["gtpa@3"]["value"] >= complaint["gtpa@3"]["value"]
+    assert "questions" not in complaint
 
 
 def test_the_run_is_tracked(bundle):

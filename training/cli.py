@@ -257,6 +257,8 @@ def _photo_gate(args: argparse.Namespace) -> int:
 
 
 def _printed(report: dict[str, Any], *, as_json: bool) -> int:
+    if "warning" in report:
+        print(f"nabz-train: WARNING: {report['warning']}", file=sys.stderr)
     if as_json:
         print(json.dumps(report, allow_nan=False))
     else:

@@ -10,7 +10,7 @@ from inference.errors import DataError
 from training.risk_control import broken
 
 
-def evaluate_bundle(folder: Path, data: Path, questions: int | None, threads: int) -> dict[str, Any]:
+def evaluate_bundle(folder: Path, data: Path, questions: int | None, threads: int, list_questions: int = 0) -> dict[str, Any]:
     """The metrics document of the bundle in `folder` on `data`. Raises NabzError when either cannot be used.
 
     Its `certificates_broken` has a sentence for each certificate of the contract that the data refute; it is left out where
@@ -19,20 +19,21 @@ def evaluate_bundle(folder: Path, data: Path, questions: int | None, threads: in
     if not data.exists():
         raise DataError(f"{data} does not exist: name a data file, or a folder with photos and their table")
     bundle = load_bundle(folder, threads=threads)
-    report = _measured(bundle, folder, data, questions, threads)
+    report = _measured(bundle, folder, data, (questions, list_questions), threads)
     if found := broken(bundle.contract.certificates, report["metrics"]):
         report["certificates_broken"] = found
     return report
 
 
-def _measured(bundle: Bundle, folder: Path, data: Path, questions: int | None, threads: int) -> dict[str, Any]:
+def _measured(bundle: Bundle, folder: Path, data: Path, asked: tuple[int | None, int], threads: int) -> dict[str, Any]:
     task, name = bundle.contract.task, folder.as_posix()
+    questions, list_questions = asked
     if questions is not None and not task.startswith("symptoms"):
         raise DataError(f"--questions belongs to symptom bundles, not to {task}")
     if task.startswith("symptoms"):
         from training import symptom_evaluation
 
-        return symptom_evaluation.evaluate(bundle, name, data, questions)
+        return symptom_evaluation.evaluate(bundle, name, data, questions, list_questions)
     if task.startswith("acuity"):
         from training import acuity_evaluation
 
