@@ -417,8 +417,8 @@ def test_a_photo_of_one_pixel_is_judged_without_an_error() -> None:
 
 
 def test_real_photos_are_not_refused(shared_data: Path) -> None:
-    """At most 2 % of PAD-UFES-20's photos (every tenth is looked at) are sent back."""
+    """At most one in twenty of PAD-UFES-20's photos (every tenth is looked at) is sent back; `nabz-train photo-gate` has the figures."""
     paths = sorted((shared_data / "pad_ufes_20" / "images").iterdir())[::10]
     opened = [open_photo(path, 288) for path in paths]
     refused = [not judge_quality(photo.image, photo.original_size).ok for photo in opened]
-    assert np.mean(refused) <= 0.02
+    assert np.mean(refused) <= 0.05
