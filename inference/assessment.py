@@ -111,7 +111,7 @@ class CalibrationBand(BaseModel):
 
 
 class Provenance(BaseModel):
-    """All that it takes to compute the assessment again: code, rules, policy, bundles and the input's hash."""
+    """All that it takes to compute the assessment again: code, rules, policy, bundles, the input's hash, and local priors if any."""
 
     model_config = _FROZEN
 
@@ -120,6 +120,7 @@ class Provenance(BaseModel):
     policy_sha256: str
     bundles: dict[str, BundleName]
     input_sha256: str
+    priors_sha256: str | None = None
 
 
 class Assessment(BaseModel):

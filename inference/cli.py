@@ -29,6 +29,7 @@ from inference.errors import CaseError, NabzError
 from inference.explain import print_assessment
 from inference.models import Models, load_models
 from inference.policy import load_policy
+from inference.priors import load_priors
 from inference.service.commands import add_service_commands
 from inference.service.simulation_command import add_simulate
 from inference.triage import Triage
@@ -92,6 +93,9 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--photos", type=Path, metavar="DIR", help="the folder that photo paths start from (default: the cases' own)")
     command.add_argument("--models", type=Path, metavar="DIR", help="the folder of bundles (default: NABZ_MODELS, or models/)")
     command.add_argument("--policy", type=Path, metavar="FILE", help="a policy of your own (default: the shipped policy.toml)")
+    command.add_argument(
+        "--priors", type=Path, metavar="FILE", help="local priors that nabz-train priors estimated (default: the catalogue's)"
+    )
     command.add_argument("--now", type=_moment, metavar="TIME", help="count waits up to this ISO 8601 time (default: the clock)")
 
 
@@ -170,7 +174,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _triage(args: argparse.Namespace) -> Triage:
-    models = load_models(args.models)
+    models = load_models(args.models, priors=load_priors(args.priors) if args.priors else None)
     _say_models(models)
     return Triage(models, load_policy(args.policy))
 

@@ -12,8 +12,9 @@ from typing import TypeVar
 from inference.acuity import AcuityModel
 from inference.assessment import BundleName
 from inference.bundle import Bundle, load_bundle
-from inference.errors import BundleError
+from inference.errors import BundleError, PolicyError
 from inference.lesions import LesionModel
+from inference.priors import Priors
 from inference.symptoms import SymptomModel
 
 MODELS_VARIABLE = "NABZ_MODELS"
@@ -48,8 +49,11 @@ def live_versions(folder: Path) -> dict[str, str]:
     return {task: str(serving[task]) for task in TASKS if task in serving}
 
 
-def load_models(folder: Path | None = None, *, photo_threads: int = 2) -> Models:
-    """Load what `serving.toml` names. Never raises for a bad bundle: ranking goes on with the others, or by rules."""
+def load_models(folder: Path | None = None, *, photo_threads: int = 2, priors: Priors | None = None) -> Models:
+    """Load what `serving.toml` names. Never raises for a bad bundle: ranking goes on with the others, or by rules.
+
+    `priors` that do not belong to the live symptom bundle are named among the problems and left out.
+    """
     folder = folder or default_models_folder()
     problems: list[str] = []
     try:
@@ -65,6 +69,11 @@ def load_models(folder: Path | None = None, *, photo_threads: int = 2) -> Models
             problems.append(str(error))
     problems += [f"{task}: no live version in {folder / SERVING_FILE}" for task in TASKS if task not in versions and versions]
     symptoms = _made(SymptomModel, bundles.get("symptoms"), problems)
+    if symptoms is not None and priors is not None:
+        try:
+            symptoms = symptoms.with_priors(priors)
+        except PolicyError as error:
+            problems.append(f"{error}: the catalogue's priors are used")
     acuity = _made(AcuityModel, bundles.get("acuity"), problems)
     lesions = _made(lambda bundle: LesionModel(bundle, photo_threads), bundles.get("lesions"), problems)
     live = {"symptoms": symptoms, "acuity": acuity, "lesions": lesions}

@@ -5,6 +5,7 @@ Reads findings with the lexicon of its own bundle. Knows no rules, no levels and
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,15 +19,17 @@ from inference.assessment import CalibrationBand
 from inference.bundle import Bundle, Label
 from inference.calibration import band_of, calibration_bands
 from inference.case import ABSENT, PRESENT, Case
-from inference.errors import BundleError
+from inference.errors import BundleError, PolicyError
 from inference.evidence import EvidenceEncoder, Slot, demographic_index, prior_shift, season_of
 from inference.findings import FindingsReader, Reading
 from inference.prediction_sets import PredictionSets
+from inference.priors import Priors
 from inference.scope import OUTPUT, Scope
 
 SHOWN_CONDITIONS = 5
 SHOWN_REASONS = 4
 _CANDIDATE_REASONS = 4 * SHOWN_REASONS
+_LEAST_PROBABILITY = 1e-30
 LEAST_CONTRIBUTION = 0.3  # log-odds below which a finding is not worth a line
 
 
@@ -105,6 +108,9 @@ class SymptomModel:
         self._sets, self._scope = PredictionSets(contract), Scope(contract)
         self.encoder = EvidenceEncoder(self._slots, self.parents)
         self._pregnancy_code = self._code_of("pregnancy")
+        self._temperature = float(contract.training.get("temperature", 1.0))
+        self.priors: Priors | None = None
+        self._local = np.zeros(len(self._labels), dtype=np.float32)
         self._known_shifts: dict[tuple[str | None, str | None], NDArray[np.float32]] = {}
         self._severity = np.array([label.severity or 5 for label in self._labels])
 
@@ -140,9 +146,8 @@ class SymptomModel:
     @cached_property
     def answers(self) -> AnswerModel:
         """What each finding may be answered, and how likely under each condition. Raises BundleError when the model fails."""
-        temperature = float(self._bundle.contract.training.get("temperature", 1.0))
         nobody = Case(case_id="nobody")
-        return AnswerModel(self.encoder, self._evidences, self.parents, temperature, lambda rows: self.posterior(nobody, rows))
+        return AnswerModel(self.encoder, self._evidences, self.parents, self._temperature, lambda rows: self.posterior(nobody, rows))
 
     def posterior(self, case: Case, evidence: NDArray[np.float32]) -> NDArray[np.float64]:
         """Probabilities [rows, conditions] for one patient under each row of evidence, in one call of the model.
@@ -157,6 +162,38 @@ class SymptomModel:
                 "log_shift": np.repeat(self._shift(case)[None], n, axis=0),
             }
         )
+        return self._finite(outputs["probabilities"]).astype(np.float64)
+
+    def with_priors(self, priors: Priors) -> SymptomModel:
+        """This model with local priors. Raises PolicyError when they were estimated with another bundle, or are not safe."""
+        if priors.bundle_sha256 != self._bundle.sha256:
+            live = self._bundle.contract.version
+            raise PolicyError(
+                f"the priors were estimated with symptoms {priors.version} ({priors.bundle_sha256[:12]}), not with the live {live}"
+            )
+        adjusted = copy.copy(self)
+        adjusted.__dict__.pop("answers", None)
+        adjusted.priors, adjusted._known_shifts = priors, {}
+        # The network divides its logits by the temperature, and a multiplier belongs to the probabilities.
+        adjusted._local = (self._temperature * priors.log_multipliers(self._labels)).astype(np.float32)
+        return adjusted
+
+    def beliefs(self, reads: Sequence[Read]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The conditions' probabilities before and after the findings of each case, [n, conditions] both.
+
+        Before: for somebody of the case's age, sex, season and place. Raises BundleError when the model fails.
+        """
+        evidence = np.array([self.encoder.encode(read.findings) for read in reads])
+        nothing = self._probabilities(np.zeros_like(evidence), reads, [self._shift(read.case) for read in reads])
+        after = self._probabilities(evidence, reads, [self._shift(read.case) for read in reads])
+        before = np.maximum(nothing, _LEAST_PROBABILITY) ** self._temperature  # calibration sharpens what findings say, not the prior
+        return before / before.sum(axis=1, keepdims=True), after
+
+    def _probabilities(
+        self, evidence: NDArray[np.float32], reads: Sequence[Read], shifts: Sequence[NDArray[np.float32]]
+    ) -> NDArray[np.float64]:
+        who = np.array([demographic_index(read.case.age_years, read.case.sex) for read in reads])
+        outputs = self._bundle.run({"evidence": evidence, "demographics": who, "log_shift": np.array(shifts)})
         return self._finite(outputs["probabilities"]).astype(np.float64)
 
     def set_sizes(self, probabilities: NDArray[np.float64], evidence: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -211,26 +248,42 @@ class SymptomModel:
         leading = np.take_along_axis(probabilities, order[:, :SHOWN_CONDITIONS], axis=1).tolist()
         kept = min(_CANDIDATE_REASONS, contributions.shape[1] - 1)
         strongest = np.argpartition(-np.abs(contributions), kept, axis=1)[:, : kept + 1]
-        deciding_row = list(range(len(reads)))
-        for place, row in enumerate(again, start=len(reads)):
-            deciding_row[row] = place
+        masses, certain_sizes = self._deciding(reads, again, evidence, all_probabilities, all_sizes)
         found = []
         for row, read in enumerate(reads):
             places = order[row, : max(last[row], SHOWN_CONDITIONS)].tolist()
             belongs = ranked[row, : last[row]].tolist()
-            deciding = deciding_row[row]
             found.append(
                 Differential(
                     leading=tuple(Possible(self._labels[place], value) for place, value in zip(places, leading[row], strict=False)),
                     prediction_set=tuple([self._labels[place].name for place, is_in in zip(places, belongs, strict=False) if is_in]),
-                    severity_mass=dict(enumerate(np.bincount(self._severity, weights=all_probabilities[deciding], minlength=6).tolist())),
-                    deciding_set_size=all_sizes[deciding],
+                    severity_mass=dict(enumerate(masses[row])),
+                    deciding_set_size=certain_sizes[row],
                     contributions=self._contributions(strongest[row], rows[row], contributions[row]),
                     n_present=sum([value != ABSENT for value in read.stated.values()]),
                     is_outside_scope=outside[row],
                 )
             )
         return found
+
+    def _deciding(
+        self, reads: Sequence[Read], again: Sequence[int], evidence: NDArray[np.float32], probabilities: NDArray[Any], sizes: Sequence[int]
+    ) -> tuple[list[list[float]], list[int]]:
+        """What decides the levels of the cases: their probability by severity, [n][6], and the sizes of their sets.
+
+        A case with measurements is decided by its second row. With local priors the catalogue's have their say as well: of both
+        the larger probability of each severity or worse, and the smaller set, so that local priors raise a level or leave it.
+        """
+        rows = np.arange(len(reads))
+        rows[list(again)] = np.arange(len(reads), len(evidence))
+        severities = np.eye(6)[self._severity]
+        masses, small = probabilities[rows] @ severities, np.array(sizes)[rows]
+        if self.priors is not None:
+            shifts = [self._shift(read.case) - self._local for read in reads]
+            usual = self._probabilities(evidence[rows], reads, shifts)
+            worse = np.maximum(np.cumsum(masses, axis=1), np.cumsum(usual @ severities, axis=1))
+            masses, small = np.diff(worse, axis=1, prepend=0.0), np.minimum(small, self._sets.sizes(usual, evidence[rows]))
+        return masses.tolist(), small.tolist()
 
     def _finite(self, probabilities: NDArray[Any]) -> NDArray[Any]:
         if not np.isfinite(probabilities).all():
@@ -242,7 +295,7 @@ class SymptomModel:
         key = season_of(case.received_at), self.province_of(case)
         shift = self._known_shifts.get(key)
         if shift is None:
-            shift = prior_shift(self._shifts, *key)
+            shift = prior_shift(self._shifts, *key) + self._local
             if key[1] is None or key[1] in self._shifts["province"]:  # what a form calls a province is without limit
                 self._known_shifts[key] = shift
         return shift

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +23,7 @@ from inference.models import Models
 from inference.photo import PhotoSource, shown_name
 from inference.photo_checks import CheckedPhoto, check_photo
 from inference.policy import Policy, load_policy
+from inference.priors import Priors
 from inference.prospects import Asked
 from inference.questions import Questions, best_questions
 from inference.queue import Waiting, order_key
@@ -69,7 +70,10 @@ class _Parts:
 class Triage:
     """Rules, models and policy, ready for cases."""
 
-    def __init__(self, models: Models, policy: Policy | None = None) -> None:
+    def __init__(self, models: Models, policy: Policy | None = None, priors: Priors | None = None) -> None:
+        """`priors`: local ones for the symptom model. Raises PolicyError when they were estimated with another bundle."""
+        if priors is not None and models.symptoms is not None:
+            models = replace(models, symptoms=models.symptoms.with_priors(priors))
         self.models = models
         self.policy = policy or load_policy()
         self._version = package_version()
@@ -236,12 +240,18 @@ class Triage:
                     "policy_sha256": self.policy.sha256,
                     "bundles": self.models.bundles if bundles is None else bundles,
                     "input_sha256": hashlib.sha256(case.model_dump_json().encode()).hexdigest(),
+                    "priors_sha256": self._priors_sha256(part),
                 },
                 "calibration": calibration,
                 "photos": tuple(checked.line for checked in part.photos),
                 "is_outside_scope": differential is not None and differential.is_outside_scope,
             }
         )
+
+    def _priors_sha256(self, part: _Parts) -> str | None:
+        """The local priors that had a part in the assessment; None where the differential knows none."""
+        priors = self.models.symptoms.priors if self.models.symptoms and part.differential else None
+        return priors.sha256 if priors else None
 
     def _emergency(self, part: _Parts) -> tuple[float | None, CalibrationBand | None]:
         """The larger of the acuity model's and the differential's probability (severities 1 and 2), with that model's band.

@@ -52,6 +52,7 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
     _add_fairness(commands)
     _add_photo_gate(commands)
     _add_levels(commands)
+    _add_priors(commands)
     _add_all(commands)
     _add_data(commands)
     return top
@@ -98,7 +99,11 @@ def _add_evaluate(commands: _SUBPARSERS) -> None:
     evaluate.add_argument("bundle", type=Path, metavar="BUNDLE")
     evaluate.add_argument("--data", type=Path, required=True, help="a patients or visits file, or a folder of photos with its table")
     evaluate.add_argument(
-        "--questions", type=int, default=None, metavar="N", help="symptoms: only age, sex and the first complaint known, then at most N answers"
+        "--questions",
+        type=int,
+        default=None,
+        metavar="N",
+        help="symptoms: only age, sex and the first complaint known, then at most N answers",
     )
     evaluate.add_argument(
         "--list-questions", type=int, default=0, metavar="N", help="of these, at most N about who else is on the list (default 0)"
@@ -162,6 +167,20 @@ def _add_levels(commands: _SUBPARSERS) -> None:
     )
     levels.add_argument("--threads", type=int, default=2)
     levels.set_defaults(run=_levels)
+
+
+def _add_priors(commands: _SUBPARSERS) -> None:
+    priors = _command(
+        commands,
+        "priors",
+        "Estimate from recent cases without labels how much more or less often than in the catalogue each condition is seen.",
+        "nabz-train priors models/symptoms/1.1.0 --cases runs/cases.jsonl --out runs/priors.json",
+    )
+    priors.add_argument("bundle", type=Path, metavar="BUNDLE", help="the symptom bundle that they are for")
+    priors.add_argument("--cases", type=Path, required=True, metavar="FILE", help="recent cases, as nabz rank reads them")
+    priors.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .json file for nabz rank --priors")
+    priors.add_argument("--threads", type=int, default=2)
+    priors.set_defaults(run=_priors)
 
 
 def _add_all(commands: _SUBPARSERS) -> None:
@@ -272,6 +291,18 @@ def _levels(args: argparse.Namespace) -> int:
     from training.levels import choose_levels
 
     _print_report(choose_levels(args.data, args.models, args.threads, args.version))
+    return DONE
+
+
+def _priors(args: argparse.Namespace) -> int:
+    from training.label_shift import estimate_priors, moved
+
+    priors = estimate_priors(args.bundle, args.cases, args.threads)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(priors.model_dump_json(indent=1, exclude={"sha256"}) + "\n", encoding="utf-8")
+    for line in moved(priors):
+        print(line)
+    print(f"wrote priors from {priors.n} cases to {args.out}", file=sys.stderr)
     return DONE
 
 

@@ -18,6 +18,7 @@ from inference.bundle import SIGNATURE_FILE, SIGNED_FILES
 from inference.errors import BundleError
 from inference.models import SERVING_FILE, TASKS, Models, default_models_folder, load_models
 from inference.policy import Policy
+from inference.priors import Priors
 from inference.triage import Triage
 
 NO_MODELS = Models(None, None, None, {}, ())
@@ -87,11 +88,13 @@ def no_models(policy: Policy) -> Live:
     return Live(bare, bare, bare, {}, (), None, is_whole=False)
 
 
-def load_live(folder: Path | None, policy: Policy, old: Live, *, photo_threads: int, observe: Observe | None) -> Live:
+def load_live(
+    folder: Path | None, policy: Policy, old: Live, *, photo_threads: int, observe: Observe | None, priors: Priors | None = None
+) -> Live:
     """Load what serving.toml names now. Takes seconds at worst; reads files and runs no case."""
     folder = folder or default_models_folder()
     seen = fingerprint(folder)
-    loaded = load_models(folder, photo_threads=photo_threads)
+    loaded = load_models(folder, photo_threads=photo_threads, priors=priors)
     named = _named(folder)
     problems, bundles, live = list(loaded.problems), dict(loaded.bundles), {}
     for task in TASKS:

@@ -15,6 +15,7 @@ from sqlalchemy import func, select, update
 
 from inference.errors import PolicyError
 from inference.policy import LEVELS, Policy, load_policy
+from inference.priors import load_priors
 from inference.service import audit, outbox, retention, store
 from inference.service.anchors import anchor
 from inference.service.callers import Who
@@ -187,6 +188,7 @@ def open_parts(settings: Settings, clock: Callable[[], datetime] = lambda: datet
         timeout_seconds=settings.model_timeout_seconds,
         queue_limit=settings.scoring_queue_limit,
         telemetry=telemetry,
+        priors=load_priors(settings.priors) if settings.priors else None,
     )
     live = LiveUpdates(database)
     cases = Referrals(database, vault, scorer, policy, photos, telemetry, photos_per_case=settings.photos_per_case, clock=clock)

@@ -24,6 +24,7 @@ from inference.heat_map import heat_map, overlay_png
 from inference.lesions import LesionModel, LesionRequest
 from inference.models import Models
 from inference.policy import Policy
+from inference.priors import Priors
 from inference.questions import Questions
 from inference.service.lane import Lane, Limits
 from inference.service.live_models import Live, fingerprint, load_live, no_models
@@ -95,10 +96,11 @@ class Scorer:
         telemetry: Telemetry | None = None,
         rest_seconds: float = 5.0,
         watch_seconds: float = 2.0,
+        priors: Priors | None = None,
     ) -> None:
         """`timeout_seconds`: after this a case is ranked without models; `rest_seconds`: how long models that hang are left
         alone before a probe; `watch_seconds`: how often the models' folder is looked at."""
-        self._folder, self._policy, self._photo_threads = models_folder, policy, photo_threads
+        self._folder, self._policy, self._photo_threads, self._priors = models_folder, policy, photo_threads, priors
         self._timeout, self._watch_seconds = timeout_seconds, watch_seconds
         self._observe = telemetry.observe_model if telemetry else None
         self._live = no_models(policy)
@@ -243,7 +245,9 @@ class Scorer:
         await self.watch(self._watch_seconds)
 
     def _load(self) -> Live:
-        return load_live(self._folder, self._policy, self._live, photo_threads=self._photo_threads, observe=self._observe)
+        return load_live(
+            self._folder, self._policy, self._live, photo_threads=self._photo_threads, observe=self._observe, priors=self._priors
+        )
 
     async def _can_score(self) -> bool:
         """Whether models are loaded, after a wait of at most the time limit."""

@@ -25,6 +25,7 @@ class Settings(BaseSettings):
     key_file: Path | None = Field(None, description="file of the encryption keys (default: keys.json in data_dir); keep a copy elsewhere")
     models: Path | None = Field(None, description="folder of bundles with its serving.toml (default: models/)")
     policy: Path | None = Field(None, description="a queue policy of your own (default: the shipped policy.toml)")
+    priors: Path | None = Field(None, description="local priors that nabz-train priors estimated (default: the catalogue's)")
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on")
 
