@@ -58,9 +58,7 @@ def test_the_shipped_certificate_holds_on_its_visits(models_folder):
 
 def test_a_new_version_changes_contracts_alone(shared_data, models_folder, tmp_path, monkeypatch):
     """`levels --version`: the same models and thresholds under a new version, live and signed; the old ones stay as they were."""
-    monkeypatch.setattr(
-        levels, "_measure_again", lambda folder, path: None
-    )  # bootstrap intervals, which take longest and are tested elsewhere
+    monkeypatch.setattr(levels, "_measure_again", lambda *_: None)  # bootstrap intervals, which take longest and are tested elsewhere
     monkeypatch.delenv("NABZ_SIGNING_KEY", raising=False)
     monkeypatch.chdir(models_folder.parent)
     models = tmp_path / "models"

@@ -8,6 +8,7 @@ of held-out patients that each probability's calibration rests on. Fits no model
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from inference.case import Case, CaseReading
 from inference.errors import DataError
 from inference.models import load_models
 from inference.triage import Triage
-from training import acuity_evaluation
+from training import acuity_evaluation, symptom_evaluation
 from training.acuity_head import read_ktas
 from training.calibration_bands import decision_scores, synthetic_bands, visit_bands
 from training.catalogue import CATALOGUE
@@ -70,7 +71,7 @@ def choose_levels(data: Path, models: Path, threads: int, version: str | None = 
     certificate = _emergency_certificate(judged, threshold)
     training = visit_bands(judged.probability, judged.emergency)
     _record(acuity, {EMERGENCY: threshold}, {EMERGENCY: certificate}, training, report)
-    _measure_again(acuity, data / FILE)
+    _measure_again(symptoms, acuity, data / FILE, threads)
     return report
 
 
@@ -94,12 +95,13 @@ def _emergency_certificate(judged: Judged, threshold: float) -> Certificate:
     )
 
 
-def _measure_again(folder: Path, path: Path) -> None:
-    """Write the acuity model's own KTAS figures anew, because they depend on the threshold."""
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    figures = acuity_evaluation.evaluate(load_bundle(folder), folder.as_posix(), path)
+def _measure_again(symptoms: Path, acuity: Path, path: Path, threads: int) -> None:
+    """Write anew the figures that depend on the thresholds: the symptom model's, and the acuity model's own on KTAS."""
+    symptom_evaluation.evaluate_and_record(symptoms, CATALOGUE, argparse.Namespace(threads=threads, smoke=False))
+    metrics = json.loads((acuity / "metrics.json").read_text(encoding="utf-8"))
+    figures = acuity_evaluation.evaluate(load_bundle(acuity), acuity.as_posix(), path)
     metrics["evaluations"][acuity_evaluation.KTAS_TITLE] = {**figures, "note": acuity_evaluation.KTAS_NOTE}
-    rewrite_metrics(folder, metrics)
+    rewrite_metrics(acuity, metrics)
 
 
 def judge(path: Path, models: Path, bundle: Bundle) -> Judged:
