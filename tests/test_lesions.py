@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from inference.case import Photo
 from inference.errors import BundleError, DataError
 from inference.lesions import LesionFailure, LesionModel, LesionRequest, LesionScore
 from inference.photo import PhotoRecipe, clinical_features
-from training import lesion_fitting
+from training import lesion_figures, lesion_fitting
 from training.export import check_parity, file_sha256
 from training.lesion_backbones import Backbone, efficientnet_lite, load_pretrained
 from training.lesion_evaluation import evaluate
@@ -36,6 +37,7 @@ from training.lesion_figures import (
 )
 from training.lesion_fitting import Examples, Plan, embeddings, field_of_feature, fit, hide_answers, logits
 from training.lesion_network import OUTPUTS, CalibratedLesionNetwork, LesionNetwork
+from training.metrics import bootstrap_interval
 
 Array = NDArray[Any]
 SITES, LABELS = ("FACE", "ARM"), ("ACK", "BCC", "MEL", "NEV", "SCC", "SEK")
@@ -371,7 +373,7 @@ def test_offsets_bring_back_a_class_that_the_logits_neglect() -> None:
     assert 0.7 < offsets[2] - offsets[0] < 1.05
 
 
-def test_evaluation_scores_a_folder_as_inference_does(tmp_path: Path) -> None:
+def test_evaluation_scores_a_folder_as_inference_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder with metadata.csv gives the metrics document; an unreadable photo is counted, not scored."""
     (tmp_path / "images").mkdir()
     header = "patient_id,age,region,fitspatrick,itch,grew,hurt,changed,bleed,elevation,img_id,diagnostic"
@@ -385,13 +387,41 @@ def test_evaluation_scores_a_folder_as_inference_does(tmp_path: Path) -> None:
     save_skin(tmp_path / "images" / "b.png", 90)
     (tmp_path / "images" / "c.png").write_bytes(b"no photo")
     source = DataSource(name="x", licence="x", sha256=file_sha256(tmp_path), citation="x")
+    monkeypatch.setattr(lesion_figures, "bootstrap_interval", partial(bootstrap_interval, repeats=20))
     document = evaluate(Bundle(contract(data=(source,)), "0" * 64, FakeSession()), tmp_path)
     assert (document["task"], document["bundle"], document["n"]) == ("lesions", "lesions/0.0.1", 2)
-    assert (document["unscored"], document["learned_from_these_data"]) == (1, True)
+    assert (document["unscored"], document["unfamiliar"], document["learned_from_these_data"]) == (1, 0, True)
+    assert document["warning"] == (
+        "lesions 0.0.1 learned from these very photos: these figures are far too good. "
+        "What it reaches on photos that it never saw stands in its metrics.json"
+    )
+    assert document["subgroups"]["photo_alone"]["balanced_accuracy"]["n"] == 2
+    assert (document["worst_group"], document["metrics"]["worst_group_sensitivity"]["n"]) == (None, 0)
     assert document["metrics"]["balanced_accuracy"]["value"] == 1.0
     assert document["metrics"]["sensitivity"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 1}
     assert document["subgroups"]["fitzpatrick_3"]["balanced_accuracy"]["n"] == 1
     json.dumps(document, allow_nan=False)
+
+
+def test_a_medmnist_file_is_evaluated_as_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its images go through inference as PNG files; what has other labels than the bundle is refused by name."""
+    reds = np.array([250, 30], dtype=np.uint8)
+    images = np.zeros((2, 28, 28, 3), dtype=np.uint8)
+    images[..., 0] = reds[:, None, None]
+    nothing = {f"{part}_images": images[:0] for part in ("train", "val")} | {
+        f"{part}_labels": np.zeros((0, 1), int) for part in ("train", "val")
+    }
+    np.savez(tmp_path / "dermamnist.npz", test_images=images, test_labels=np.array([[1], [0]]), **nothing)
+    monkeypatch.setattr(lesion_figures, "bootstrap_interval", partial(bootstrap_interval, repeats=20))
+    names = ("akiec", "bcc", "mel", "nv", "vasc", "df")
+    vocabulary = contract().vocabulary | {"malignant": ["akiec", "bcc", "mel"]}
+    made = contract(labels=tuple(Label(name=name, name_en=name) for name in names), vocabulary=vocabulary)
+    document = evaluate(Bundle(made, "0" * 64, FakeSession()), tmp_path / "dermamnist.npz")
+    assert (document["n"], document["unscored"], document["learned_from_these_data"]) == (2, 0, False)
+    assert "warning" not in document
+    assert document["metrics"]["balanced_accuracy"]["value"] == 0.5
+    with pytest.raises(DataError, match=r"does not know the labels akiec, bcc; evaluate it on data labelled ACK, BCC, MEL, NEV, SCC, SEK$"):
+        evaluate(Bundle(contract(), "0" * 64, FakeSession()), tmp_path / "dermamnist.npz")
 
 
 def test_labels_that_the_bundle_does_not_know_are_named(tmp_path: Path) -> None:
@@ -402,7 +432,7 @@ def test_labels_that_the_bundle_does_not_know_are_named(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text(f"{header}\n{row}", encoding="utf-8")
     save_skin(tmp_path / "images" / "a.png", 250)
     bundle = Bundle(contract(labels=(Label(name="NEV", name_en="Naevus"),)), "0" * 64, FakeSession())
-    with pytest.raises(DataError, match=r"the bundle lesions does not know the labels BCC$"):
+    with pytest.raises(DataError, match=r"the bundle lesions does not know the labels BCC; evaluate it on data labelled NEV$"):
         evaluate(bundle, tmp_path)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 from typing import Any
 
+from inference.errors import ExportError
 from inference.models import SERVING_FILE, TASKS, live_versions
 from training import acuity, lesions, symptoms
 from training.catalogue import CATALOGUE
@@ -31,9 +33,20 @@ def train_everything(args: argparse.Namespace) -> list[tuple[Path, float]]:
         started = time.monotonic()
         folder = trainer.train(_arguments(trainer, args, task, versions[task], data))
         done.append((folder, time.monotonic() - started))
+    if not args.smoke:
+        refuse_unfair(args.models / "lesions" / versions["lesions"])
     make_live(args.models, {task: versions[task] for task in TASKS})
     choose_levels(args.data, args.models, args.threads)
     return done
+
+
+def refuse_unfair(folder: Path) -> None:
+    """Raise ExportError when a lesion bundle misses too many cancers of some skin type to go live (see lesion_document)."""
+    first = next(iter(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["evaluations"].values()))
+    if problems := first["release_problems"]:
+        raise ExportError(
+            f"{folder} is not made live: {'; '.join(problems)}; look at its subgroups, then change the recipe or the threshold"
+        )
 
 
 def _arguments(trainer: Any, args: argparse.Namespace, task: str, version: str, data: Path) -> argparse.Namespace:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
-from inference.bundle import Bundle
+from inference.bundle import Bundle, Contract
+from inference.case import Photo
 from inference.errors import DataError
-from inference.lesions import LesionFailure, LesionModel, LesionRequest
+from inference.lesions import LesionFailure, LesionModel, LesionRequest, LesionScore
 from training.export import file_sha256
+from training.lesion_document import lesion_document
 from training.lesion_figures import (
     Calibration,
     Scored,
@@ -20,53 +24,83 @@ from training.lesion_figures import (
     lesion_metrics,
     malignancy,
     malignancy_threshold,
-    skin_type_metrics,
     softmax,
 )
 from training.lesion_folds import HeldOut
 from training.lesion_fusion import answer_weight, weighed
-from training.metrics import metrics_document
 from training.skin_data import SkinRecord, SkinSet, read_skin_data
 
 Array = NDArray[Any]
+SHOWN_PARTS = ("metrics", "subgroups", "worst_group", "release_problems")
 
 
 def evaluate(bundle: Bundle, data: Path, name: str | None = None, threads: int = 2) -> dict[str, Any]:
     """Score labelled photos exactly as inference does, and give the metrics document.
 
-    `name` is what the document calls the bundle. Besides the figures it says how many photos could not be
-    scored, how many the photo gate would send back (they are scored all the same), and whether the bundle
-    learned from these very data, which makes the figures far too good. Raises DataError when a label is not
-    one of the bundle's, or when the data are not photo files.
+    `name` is what the document calls the bundle. Its subgroups hold the skin types, the tones that the photos show,
+    the abstention curve, and `photo_alone`: the same photos without any answers. Besides the figures it says how many
+    photos could not be scored, how many the photo gate would send back and how many are unfamiliar (they are scored all
+    the same); `warning` is there when the bundle learned from these very data, which makes the figures far too good.
+    Raises DataError when a label is not one of the bundle's.
     """
     photos = read_skin_data(data)
     model = LesionModel(bundle, threads)
+    contract = bundle.contract
     if strangers := sorted(set(photos.labels.tolist()) - set(model.labels)):
-        raise DataError(f"{data}: the bundle {bundle.contract.task} does not know the labels {', '.join(strangers)}")
-    if any(record.pixels is not None for record in photos.records):
-        raise DataError(f"{data}: evaluate needs photo files; a MedMNIST archive can be trained on, not evaluated")
-    answers = model.score([LesionRequest(r.photo, r.folder, r.age_years) for r in photos.records])
+        raise DataError(
+            f"{data}: the bundle {contract.task} does not know the labels {', '.join(strangers)}; "
+            f"evaluate it on data labelled {', '.join(model.labels)}"
+        )
+    answers = model.score([_request(record) for record in photos.records])
     pairs = [(r, a) for r, a in zip(photos.records, answers, strict=True) if not isinstance(a, LesionFailure)]
+    malignant = tuple(contract.vocabulary["malignant"])
+    scored = _of_scores(pairs, model)
+    document = lesion_document(contract.task, name or f"{contract.task}/{contract.version}", scored, model.labels, malignant)
+    unanswered = model.score([_request(_without_answers(record)) for record, _ in pairs])
+    alone = _of_scores([(r, a) for (r, _), a in zip(pairs, unanswered, strict=True) if not isinstance(a, LesionFailure)], model)
+    figures = lesion_metrics(alone, model.labels, malignant)
+    document["subgroups"]["photo_alone"] = {metric: figure.as_json() for metric, figure in figures.items()}
+    document["unscored"] = len(answers) - len(pairs)
+    document["sent_back_by_photo_gate"] = sum(not answer.quality.ok for _, answer in pairs)
+    document["unfamiliar"] = sum(answer.is_unfamiliar for _, answer in pairs)
+    document["learned_from_these_data"] = _learned_from(contract, data)
+    if document["learned_from_these_data"]:
+        document["warning"] = (
+            f"{contract.task} {contract.version} learned from these very photos: these figures are far too good. "
+            "What it reaches on photos that it never saw stands in its metrics.json"
+        )
+    return document
+
+
+def _request(record: SkinRecord) -> LesionRequest:
+    """The photo as inference gets it; pixels that came inside one file as a PNG, which loses nothing."""
+    if record.pixels is None:
+        return LesionRequest(record.photo, record.folder, record.age_years)
+    file = io.BytesIO()
+    Image.fromarray(record.pixels).save(file, "PNG", compress_level=1)
+    return LesionRequest(record.photo, {record.photo.path: file.getvalue()}, record.age_years)
+
+
+def _without_answers(record: SkinRecord) -> SkinRecord:
+    return replace(record, photo=Photo(path=record.photo.path), age_years=None)
+
+
+def _of_scores(pairs: list[tuple[SkinRecord, LesionScore]], model: LesionModel) -> Scored:
     probabilities = [[answer.probabilities[label] for label in model.labels] for _, answer in pairs]
-    scored = Scored(
+    return Scored(
         truth=np.array([model.labels.index(record.label) for record, _ in pairs], dtype=np.int64),
         probabilities=np.array(probabilities, dtype=np.float64).reshape(-1, len(model.labels)),
         flagged=np.array([a.malignancy_probability >= model.malignancy_threshold for _, a in pairs], dtype=bool),
         groups=np.array([record.group for record, _ in pairs]),
         skin_types=skin_types([record for record, _ in pairs]),
+        tones=np.array([a.quality.tone.group if a.quality.tone else "unknown" for _, a in pairs], dtype=np.str_),
     )
-    malignant = tuple(bundle.contract.vocabulary["malignant"])
-    document = metrics_document(
-        bundle.contract.task,
-        name or f"{bundle.contract.task}/{bundle.contract.version}",
-        len(pairs),
-        lesion_metrics(scored, model.labels, malignant),
-        skin_type_metrics(scored, model.labels, malignant),
-    )
-    document["unscored"] = len(answers) - len(pairs)
-    document["sent_back_by_photo_gate"] = sum(not answer.quality.ok for _, answer in pairs)
-    document["learned_from_these_data"] = file_sha256(data) in {source.sha256 for source in bundle.contract.data}
-    return document
+
+
+def _learned_from(contract: Contract, data: Path) -> bool:
+    """Whether these are data that the bundle learned from: the folder, or its table named by itself."""
+    learned = {source.sha256 for source in contract.data}
+    return file_sha256(data) in learned or (data.suffix == ".csv" and file_sha256(data.parent) in learned)
 
 
 def skin_types(records: list[SkinRecord]) -> NDArray[np.int64]:
@@ -120,14 +154,9 @@ def cross_validation_report(held_out: HeldOut, data: SkinSet, version: str) -> d
         ),
     ):
         scored = _judged_by_others(held_out, data, with_answers=with_answers)
-        document = metrics_document(
-            data.source.task,
-            f"{data.source.task}/{version}",
-            len(data.records),
-            lesion_metrics(scored, label_names(data), data.source.malignant),
-            skin_type_metrics(scored, label_names(data), data.source.malignant),
-        )
-        evaluations[title] = {"n": document["n"], "note": note} | {key: document[key] for key in ("metrics", "subgroups")}
+        task = data.source.task
+        document = lesion_document(task, f"{task}/{version}", scored, label_names(data), data.source.malignant)
+        evaluations[title] = {"n": document["n"], "note": note} | {key: document[key] for key in SHOWN_PARTS}
     return {
         "command": f"nabz-train lesions --folds {folds}",
         "interval_note": "bootstrap over patients",

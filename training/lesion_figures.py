@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import roc_curve
 
 from training.metrics import (
     Interval,
@@ -27,6 +28,7 @@ from training.metrics import (
 
 Array = NDArray[Any]
 _SPECIFICITY = 0.60
+_LEAST_COUNTED = 0.8  # sensitivity, in the partial AUC
 _OFFSET_SHRINKAGE = 0.01
 LEAST_SENSITIVITY = 0.95
 _SUBGROUP_METRICS = ("balanced_accuracy", "auc", "sensitivity", "specificity")
@@ -36,7 +38,8 @@ _SUBGROUP_METRICS = ("balanced_accuracy", "auc", "sensitivity", "specificity")
 class Scored:
     """Scored images: class indices [n], probabilities [n, classes], flags of malignancy [n], groups [n].
 
-    `skin_types` holds Fitzpatrick types 1 to 6, or 0 where not known.
+    `skin_types` holds Fitzpatrick types 1 to 6, or 0 where not known; `tones` [n] the tone groups that the photos
+    themselves show, where they were estimated.
     """
 
     truth: NDArray[np.int64]
@@ -44,6 +47,7 @@ class Scored:
     flagged: NDArray[np.bool_]
     groups: Array
     skin_types: NDArray[np.int64]
+    tones: NDArray[np.str_] | None = None
 
     def rows(self, chosen: NDArray[np.bool_]) -> Scored:
         """The chosen images only."""
@@ -53,6 +57,7 @@ class Scored:
             self.flagged[chosen],
             self.groups[chosen],
             self.skin_types[chosen],
+            None if self.tones is None else self.tones[chosen],
         )
 
 
@@ -86,6 +91,7 @@ def lesion_metrics(scored: Scored, labels: tuple[str, ...], malignant: tuple[str
         "average_precision": (average_precision, (is_malignant, score), everything),
         "sensitivity": (_share, (scored.flagged,), is_malignant),
         "specificity": (_share, (~scored.flagged,), ~is_malignant),
+        "partial_auc_80_sensitivity": (partial_auc_80_sensitivity, (is_malignant, score), everything),
         "sensitivity_at_60_specificity": (_sensitivity_at_60, (is_malignant, score), everything),
         "ece": (expected_calibration_error, (correct, confidence), everything),
     }
@@ -154,6 +160,17 @@ def malignancy_threshold(is_malignant: NDArray[np.bool_], score: Array, least_se
     scores = np.sort(score[is_malignant])
     missed = int(np.floor((1 - least_sensitivity) * len(scores) + 1e-9))
     return float(scores[missed])
+
+
+def partial_auc_80_sensitivity(truth: NDArray[np.bool_], score: Array) -> float:
+    """Area between the ROC curve and a sensitivity of 80 %, 0 to 0.2 (ISIC 2024 challenge); NaN unless both classes occur."""
+    if len(np.unique(truth)) < 2:
+        return float("nan")
+    false_positive_rate, sensitivity, _ = roc_curve(truth, score, drop_intermediate=False)
+    rates = np.append(false_positive_rate, np.interp(_LEAST_COUNTED, sensitivity, false_positive_rate))
+    heights = np.append(sensitivity, _LEAST_COUNTED)
+    order = np.lexsort((heights, rates))
+    return float(np.trapezoid(np.maximum(heights[order] - _LEAST_COUNTED, 0), rates[order]))
 
 
 def _share(values: NDArray[np.bool_]) -> float:

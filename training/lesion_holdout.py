@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.lesion_evaluation import OperatingPoint, label_names, operating_point, skin_types, targets
-from training.lesion_figures import Scored, lesion_metrics, malignancy, skin_type_metrics
+from training.lesion_document import lesion_document
+from training.lesion_evaluation import SHOWN_PARTS, OperatingPoint, label_names, operating_point, skin_types, targets
+from training.lesion_figures import Scored, malignancy
 from training.lesion_folds import HeldOut
-from training.metrics import metrics_document
 from training.skin_data import SkinSet, grouped_folds
 
 _TENTHS, _REPORT_TENTHS, _CALIBRATION_TENTHS = 10, 2, 1
@@ -45,15 +45,9 @@ def holdout_report(held_out: HeldOut, data: SkinSet, point: OperatingPoint, repo
         unflagged = np.zeros(len(probabilities), dtype=bool)
         scored = Scored(targets(shown), probabilities, unflagged, shown.groups, skin_types(list(shown.records)))
         scored = replace(scored, flagged=malignancy(scored, names, malignant)[1] >= point.threshold)
-        document = metrics_document(
-            data.source.task,
-            f"{data.source.task}/{version}",
-            len(shown.records),
-            lesion_metrics(scored, names, malignant),
-            skin_type_metrics(scored, names, malignant),
-        )
+        document = lesion_document(data.source.task, f"{data.source.task}/{version}", scored, names, malignant)
         key = f"{data.source.name}, held out by lesion, {title}"
-        evaluations[key] = {"n": document["n"], "note": note} | {part: document[part] for part in ("metrics", "subgroups")}
+        evaluations[key] = {"n": document["n"], "note": note} | {part: document[part] for part in SHOWN_PARTS}
     return {"command": "nabz-train lesions --folds 1", "interval_note": "bootstrap over lesions", "evaluations": evaluations}
 
 

@@ -124,6 +124,7 @@ def train(args: argparse.Namespace) -> Path:
     _leave_behind(course, network, held_out, contract)
     if not args.quiet:
         _print_summary(report, out)
+    _warn(report)
     return out
 
 
@@ -263,3 +264,10 @@ def _print_summary(report: dict[str, Any], out: Path) -> None:
             shown = " ".join("undefined" if bound is None else f"{bound:.3f}" for bound in bounds)
             console.print(f"  {name:32} {shown}")
     console.print(f"bundle: {out}")
+
+
+def _warn(report: dict[str, Any]) -> None:
+    """Say what speaks against making the bundle live, --quiet or not."""
+    for title, part in report["evaluations"].items():
+        for problem in part["release_problems"]:
+            Console(stderr=True).print(f"[bold red]DO NOT MAKE LIVE[/bold red]: {title}: {problem}")
