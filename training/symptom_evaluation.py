@@ -147,7 +147,8 @@ def evaluate_and_record(folder: Path, data: Path, args: argparse.Namespace) -> d
 def _command(folder: Path, path: Path, questions: int | None, about_list: int) -> str:
     asked = "" if questions is None else f" --questions {questions}"
     listed = f" --list-questions {about_list}" if about_list else ""
-    return f"nabz-train evaluate {folder.as_posix()} --data {path.as_posix()}{asked}{listed} --json"
+    data = Path("DATA") / path.name if path.is_absolute() else path  # where the data lie on this machine is nobody's concern
+    return f"nabz-train evaluate {folder.as_posix()} --data {data.as_posix()}{asked}{listed} --json"
 
 
 def knowledge_of(bundle: Bundle, folder: Path) -> Knowledge:
