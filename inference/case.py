@@ -86,7 +86,8 @@ class Vitals(BaseModel):
 class Photo(BaseModel):
     """A photo of the skin and what the patient says of the lesion; None is "not asked".
 
-    `fitzpatrick` (skin type 1-6) is used for subgroup reports only, never as an input of the model.
+    `fitzpatrick` (skin type 1-6) is never an input of the model: it is for reports by skin type, and keeps a benign result on
+    types 5 and 6 from reassuring.
     """
 
     model_config = _FROZEN
