@@ -96,7 +96,7 @@ def test_the_sources_are_the_ones_on_disk(capsys, monkeypatch, shared_data):
 def test_evaluate_refuses_what_is_not_there(capsys, monkeypatch):
     """A missing data file is one clear line and status 2."""
     monkeypatch.chdir(ROOT)
-    assert main(["evaluate", "models/symptoms/1.0.1", "--data", "nowhere.csv"]) == 2
+    assert main(["evaluate", "models/symptoms/1.1.0", "--data", "nowhere.csv"]) == 2
     assert capsys.readouterr().err == "nabz-train: nowhere.csv does not exist: name a data file, or a folder with photos and their table\n"
 
 

@@ -65,6 +65,7 @@ class BayesBundle:
             labels=tuple(Label(name=n, name_en=n, name_ur=n, icd10="J00", severity=s) for n, s in zip("abcd", (1, 4, 4, 4), strict=True)),
             thresholds={"severity_level_2": 0.5, "severity_level_3": 0.5, "severity_level_4": 0.05},
             conformal={"mass": 0.9},
+            out_of_distribution=None,
             training={},
             vocabulary={
                 "slots": [list(slot) for slot in LIKELIHOOD],
