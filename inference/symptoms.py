@@ -30,6 +30,7 @@ SHOWN_CONDITIONS = 5
 SHOWN_REASONS = 4
 _CANDIDATE_REASONS = 4 * SHOWN_REASONS
 _LEAST_PROBABILITY = 1e-30
+_SHARED = (("age, sex, season and place", "عمر، جنس، موسم اور جگہ"), ("the findings together", "علامات مل کر"))
 LEAST_CONTRIBUTION = 0.3  # log-odds below which a finding is not worth a line
 
 
@@ -60,7 +61,10 @@ class Possible:
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """A finding's log-odds for (positive) or against the leading condition, with the finding's name and state."""
+    """A finding's log-odds for (positive) or against the leading condition, with the finding's name and state.
+
+    Without a `code` it is what the person or the findings together add: see `training.symptom_scorer`.
+    """
 
     code: str
     text_en: str
@@ -248,6 +252,7 @@ class SymptomModel:
         leading = np.take_along_axis(probabilities, order[:, :SHOWN_CONDITIONS], axis=1).tolist()
         kept = min(_CANDIDATE_REASONS, contributions.shape[1] - 1)
         strongest = np.argpartition(-np.abs(contributions), kept, axis=1)[:, : kept + 1]
+        shared = outputs["shared"].tolist() if "shared" in outputs else [()] * len(reads)
         masses, certain_sizes = self._deciding(reads, again, evidence, all_probabilities, all_sizes)
         found = []
         for row, read in enumerate(reads):
@@ -259,7 +264,7 @@ class SymptomModel:
                     prediction_set=tuple([self._labels[place].name for place, is_in in zip(places, belongs, strict=False) if is_in]),
                     severity_mass=dict(enumerate(masses[row])),
                     deciding_set_size=certain_sizes[row],
-                    contributions=self._contributions(strongest[row], rows[row], contributions[row]),
+                    contributions=self._contributions(strongest[row], rows[row], contributions[row]) + _shared(shared[row]),
                     n_present=sum([value != ABSENT for value in read.stated.values()]),
                     is_outside_scope=outside[row],
                 )
@@ -328,6 +333,12 @@ class SymptomModel:
 
     def _code_of(self, slug: str) -> str | None:
         return next((code for code, evidence in self._evidences.items() if evidence.get("slug") == slug), None)
+
+
+def _shared(log_odds: Sequence[float]) -> tuple[Contribution, ...]:
+    """What no single finding adds, where it is worth a line."""
+    named = zip(_SHARED, log_odds, strict=False)
+    return tuple([Contribution("", text_en, text_ur, value) for (text_en, text_ur), value in named if abs(value) >= LEAST_CONTRIBUTION])
 
 
 def _strength(told: tuple[int, float, float]) -> float:

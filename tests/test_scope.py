@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 from test_prediction_sets import NOTHING, ONE, SLOTS, TWO, contract
 
+from inference.assessment import Assessment
 from inference.bundle import Contract, TensorSpec
+from inference.case import read_case
 from inference.errors import BundleError
+from inference.models import load_models
 from inference.scope import Scope
+from inference.triage import Triage
 from training.scope_calibration import LEAST_PATIENTS, calibrate_scope, outside_share
 
+NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 LIMITS = {"output": "fit", "present": [0, 2], "least": [-5.0, -9.0]}
 
 
@@ -69,3 +78,41 @@ def test_bands_have_patients_enough():
     many = calibrate_scope(np.zeros(2 * LEAST_PATIENTS), np.array([ONE] * LEAST_PATIENTS + [TWO] * LEAST_PATIENTS), codes)
     assert few["present"] == [0] and many["present"] == [0, 2]
     assert calibrate_scope(np.array([-3.0]), np.array([ONE]), codes)["least"] == [-6.0]  # too few to leave anybody out
+
+
+@pytest.fixture(scope="module")
+def triage(models_folder) -> Triage:
+    """The shipped models."""
+    return Triage(load_models(models_folder))
+
+
+def assessed(triage: Triage, *slugs: str, **fields: object) -> Assessment:
+    """A case with these findings, by slug."""
+    evidences = triage.models.symptoms.vocabulary["evidences"]
+    findings = {code: "present" for code, one in evidences.items() if one["slug"] in slugs}
+    assert len(findings) == len(slugs)
+    return triage.assess(read_case({"case_id": "a", "age_years": 30, "sex": "male", "findings": findings, **fields}, "a"), NOW)
+
+
+def test_findings_that_no_condition_explains_go_to_a_person(triage):
+    """Rice-water stool with a snake bite, a toothache and a recent fit: the assessment says that nothing fits, and why."""
+    found = assessed(triage, "rice_water_stool", "snake_bite", "toothache", "recent_seizure")
+    assert found.is_outside_scope and found.review.needed
+    assert f"none of the {len(triage.models.symptoms.labels)} conditions fits these findings: a person must look" in found.review.why
+
+
+def test_findings_that_belong_together_are_inside(triage):
+    """Cholera, and a single finding."""
+    assert not assessed(triage, "rice_water_stool", "vomiting", "diarrhoea", "sunken_eyes").is_outside_scope
+    assert not assessed(triage, "cough").is_outside_scope
+
+
+def test_nothing_that_fits_lowers_no_level(triage):
+    """With and without the signal the level is the same: it is a reason to look, and no probability."""
+    slugs = ("rice_water_stool", "snake_bite", "toothache", "recent_seizure")
+    with_signal = assessed(triage, *slugs)
+    model = copy(triage.models.symptoms)
+    model._scope = Scope(scoped(None).model_copy(update={"vocabulary": model.vocabulary}))
+    without = assessed(Triage(replace(triage.models, symptoms=model)), *slugs)
+    assert with_signal.is_outside_scope and not without.is_outside_scope
+    assert with_signal.level == without.level
