@@ -40,6 +40,11 @@ class PatientTable:
     initial: NDArray[np.float32]
     differential: NDArray[np.float32]
 
+    def rows(self, chosen: NDArray[np.int64]) -> PatientTable:
+        """The patients at the chosen places."""
+        arrays = {name: getattr(self, name)[chosen] for name in self.__dataclass_fields__ if name != "sex"}
+        return PatientTable(**arrays, sex=tuple(self.sex[place] for place in chosen))
+
 
 def read_patients(path: Path, slots: Sequence[Slot], labels: Sequence[str], evidences: Mapping[str, Any]) -> PatientTable:
     """Read a DDXPlus patients CSV. Raises DataError naming the missing column, or the row with an unknown name."""
