@@ -148,7 +148,9 @@ def _add_photo_gate(commands: _SUBPARSERS) -> None:
         metavar="FILE",
         help="fit the gate on half of the patients, write its numbers to this .toml file, and report nothing",
     )
-    gate.add_argument("--limit", type=int, default=None, metavar="N", help="the first N photos only (default all)")
+    gate.add_argument(
+        "--limit", type=int, default=None, metavar="N", help="the first N photos, and pictures of each kind, only (default all)"
+    )
     gate.add_argument("--json", action="store_true", help="print JSON (default: a table)")
     gate.set_defaults(run=_photo_gate)
 

@@ -19,7 +19,15 @@ from inference.photo_features import judged_copy, luma_of, picture_features
 from inference.photo_quality import PhotoQuality, judge_quality
 from training.metrics import Interval, bootstrap_interval, metrics_document
 from training.photo_gate_fitting import Judged, as_toml, fit_gate
-from training.photo_grades import GradedPhoto, cut_pictures, graded_photos, is_for_fitting, other_pictures, rendered_lesions
+from training.photo_grades import (
+    PICTURES_A_KIND,
+    GradedPhoto,
+    cut_pictures,
+    graded_photos,
+    is_for_fitting,
+    other_pictures,
+    rendered_lesions,
+)
 from training.skin_data import SkinRecord, read_skin_data
 
 _FURTHER_GRADES = 2  # the fit sees each photo twice, the second time in grades this much further on
@@ -38,7 +46,7 @@ def fit_photo_gate(data: Path, others: Path | None, file: Path, limit: int | Non
     """Fit the gate on the half of the patients that is for it, and write its numbers to a .toml file."""
     photos = read_skin_data(data)
     records = [record for record in photos.records if is_for_fitting(record.group)][:limit]
-    graded = (*_graded(records), *_graded(records, _FURTHER_GRADES), *_pictures(others), *rendered_lesions())
+    graded = (*_graded(records), *_graded(records, _FURTHER_GRADES), *_pictures(others, limit), *rendered_lesions())
     numbers = fit_gate([_features_of(one) for one in graded if is_for_fitting(one.group)])
     note = _FIT_NOTE.format(patients=len({record.group for record in records}), source=photos.source.name, licence=photos.source.licence)
     file.write_text(as_toml(numbers, note), encoding="utf-8")
@@ -52,7 +60,7 @@ def photo_gate_report(data: Path, others: Path | None = None, bundle: Path | Non
     """
     reported = [record for record in read_skin_data(data).records if not is_for_fitting(record.group)][:limit]
     judged = [(graded, judge_quality(graded.image, graded.original_size)) for graded in _graded(reported)]
-    judged += [(one, judge_quality(one.image, one.original_size)) for one in _pictures(others) if not is_for_fitting(one.group)]
+    judged += [(one, judge_quality(one.image, one.original_size)) for one in _pictures(others, limit) if not is_for_fitting(one.group)]
     if not any(graded.kind == "as_taken" for graded, _ in judged):
         raise DataError(f"{data}: no photo could be read")
     metrics = {
@@ -78,8 +86,8 @@ def _graded(records: Iterable[SkinRecord], further: int = 0) -> Iterator[GradedP
         yield from graded_photos(image, record.group, record.photo.fitzpatrick or 0, place)
 
 
-def _pictures(others: Path | None) -> Iterator[GradedPhoto]:
-    yield from other_pictures()
+def _pictures(others: Path | None, limit: int | None) -> Iterator[GradedPhoto]:
+    yield from other_pictures(count=PICTURES_A_KIND if limit is None else min(limit, PICTURES_A_KIND))
     if others is not None:
         yield from cut_pictures(others)
 

@@ -26,7 +26,7 @@ MOST_FLIPS_OF_GOOD, LEAST_FLIPS_OF_BAD = 0.15, 0.30
 _SIZES = ((256, 192), (192, 256), (256, 256))
 _ORIGINAL = (4000, 3000)  # pictures of other things are not small
 _CROPS = 12
-_PICTURES_A_KIND = 40
+PICTURES_A_KIND = 40
 _SPOILT_SIDE = 256  # longer side at which photos are spoiled: twice that at which the gate judges
 
 
@@ -91,7 +91,7 @@ def graded_photos(image: Image.Image, group: str, skin_type: int, place: int) ->
         yield GradedPhoto(spoiled, spoiled.size if kind == "thumbnail" else size, kind, grade, group, skin_type)
 
 
-def other_pictures(kinds: tuple[str, ...] = tuple(PICTURES), count: int = _PICTURES_A_KIND) -> Iterator[GradedPhoto]:
+def other_pictures(kinds: tuple[str, ...] = tuple(PICTURES), count: int = PICTURES_A_KIND) -> Iterator[GradedPhoto]:
     """Rendered pictures of anything but skin, `count` of each kind."""
     for kind in kinds:
         for place in range(count):
@@ -99,7 +99,7 @@ def other_pictures(kinds: tuple[str, ...] = tuple(PICTURES), count: int = _PICTU
             yield GradedPhoto(picture, _ORIGINAL, kind, Grade(1.0, "bad"), f"{kind} {place}")
 
 
-def rendered_lesions(count: int = _PICTURES_A_KIND) -> Iterator[GradedPhoto]:
+def rendered_lesions(count: int = PICTURES_A_KIND) -> Iterator[GradedPhoto]:
     """Invented lesions on skin of every type, as in data/sample: good photos, for the fit alone."""
     for place in range(count):
         draw = drawn("rendered", "", place)
