@@ -105,7 +105,7 @@ def scorer(monkeypatch, live) -> Callable[..., Scorer]:
     """Makes scorers with the given models instead of those on disk."""
 
     def make(models: Models = live, **options: Any) -> Scorer:
-        monkeypatch.setattr(live_models, "load_models", lambda folder, photo_threads: models)
+        monkeypatch.setattr(live_models, "load_models", lambda folder, photo_threads, priors: models)
         return Scorer(None, load_policy(), **{"watch_seconds": 60.0, **options})
 
     return make
