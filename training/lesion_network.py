@@ -46,11 +46,6 @@ class LesionNetwork(nn.Module):
         logits: Tensor = self.photo_logits(self.dropout(embedding)) + self.clinical_logits(clinical)
         return logits
 
-    def weigh_answers(self, weight: float) -> None:
-        """Let the answers count `weight` times as much beside the photo as they do."""
-        with torch.no_grad():
-            self.clinical_logits.weight *= weight
-
 
 class CalibratedLesionNetwork(nn.Module):
     """The network as it is exported: calibration inside; probabilities, a heat map and unfamiliarity out."""

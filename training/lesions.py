@@ -23,6 +23,7 @@ from inference.photo import PhotoRecipe, clinical_features, encode_clinical, ope
 from training.export import file_sha256, now_utc, write_bundle
 from training.lesion_backbones import BACKBONES
 from training.lesion_evaluation import (
+    OperatingPoint,
     confusion,
     cross_validation_report,
     label_names,
@@ -97,16 +98,15 @@ def train(args: argparse.Namespace) -> Path:
             learns = np.ones(len(data.records), dtype=bool)
             fold_of = grouped_folds(data.labels, data.groups, folds, args.seed)
             held_out, network = cross_validate(examples, fold_of, classes, course, run, args.quiet)
-            point = operating_point(held_out.full, held_out.photo_only, data)
+            point = operating_point(held_out, learns, data)
             report = cross_validation_report(held_out, data, args.version)
         familiarity = fit_familiarity(embeddings(network, examples.pixels[learns], recipe), examples.targets[learns])
-        network.weigh_answers(point.answer_weight)
+        _join_answers(network, point)
         scorer = CalibratedLesionNetwork(network, *_calibrated(point.calibration, data), familiarity).eval()
         model = export_onnx(scorer, plan.size, examples.clinical.shape[1])
         parity = parity_on(scorer, model, examples, recipe, args.seed)
-        settings |= {"commit": current_commit(), "calibration": asdict(point.calibration), "parity": parity}
+        settings |= {"commit": current_commit(), "calibration": asdict(point.calibration), "fusion": asdict(point.fusion), "parity": parity}
         settings |= {
-            "answer_weight": point.answer_weight,
             "began_from": learned.source.name if learned else "ImageNet",
             "device": machine.device.type,
         }
@@ -117,7 +117,7 @@ def train(args: argparse.Namespace) -> Path:
         unfamiliar = out_of_distribution(held_out.unfamiliarity[is_held], len(np.unique(held.groups)))
         write_bundle(out, model, contract.model_copy(update={"out_of_distribution": unfamiliar}), report)
         run.log_report(report)
-        counts = confusion(point.probabilities(held_out.full[is_held], held_out.photo_only[is_held]), held)
+        counts = confusion(point.probabilities(held_out.full[is_held], held_out.photo_only[is_held], held_out.known[is_held]), held)
         run.log_figure(confusion_matrix_plot(counts, list(label_names(data)), "out of fold"), "confusion")
         run.log_bundle(out)
     shutil.rmtree(checkpoints)
@@ -161,6 +161,14 @@ def _calibrated(calibration: Calibration, data: SkinSet) -> tuple[float, torch.T
     """Temperature, offsets and which labels are malignant, as the exported network takes them."""
     malignant = torch.tensor([float(name in data.source.malignant) for name in label_names(data)])
     return calibration.temperature, torch.tensor(calibration.offsets, dtype=torch.float32), malignant
+
+
+def _join_answers(network: LesionNetwork, point: OperatingPoint) -> None:
+    """Put into the clinical branch how answers join the photo, so that what follows divides and shifts all alike."""
+    weights = network.clinical_logits.weight
+    fused = point.fusion.answer_weights(weights.detach().numpy(), point.calibration.temperature)
+    with torch.no_grad():
+        weights.copy_(torch.from_numpy(fused.astype(np.float32)))
 
 
 def _leave_behind(course: Course, network: LesionNetwork, held_out: HeldOut, contract: Contract) -> None:
