@@ -1,8 +1,9 @@
 """`nabz-train priors`: how often each condition is seen here now, from recent cases that nobody has labelled.
 
 Expectation maximisation over the model's own probabilities (Saerens et al. 2002): P(findings | condition) is taken to be what
-it was, only the conditions' frequencies move. Shrunk to the catalogue's priors by pseudo-cases, with a floor on deadly ones.
-Trains nothing, and cannot tell a new condition or another way of asking from a shift.
+it was, only the conditions' frequencies move. Shrunk to the catalogue's priors by pseudo-cases of each condition, as many as
+a gamma distribution of the multipliers around one stands for, with a floor on deadly ones.
+Trains nothing, and cannot tell a new condition, another way of asking or findings that are not written down from a shift.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from inference.priors import LARGEST_MULTIPLIER, Multiplier, Priors
 from inference.symptoms import SymptomModel
 
 Array = NDArray[Any]
-METHOD = "EM (Saerens et al. 2002), shrunk by {} pseudo-cases; intervals by bootstrap over cases"
-PSEUDO_CASES = 200.0  # as much as so many cases that follow the catalogue: a hundred cases move a prior by a third at most
+METHOD = "EM (Saerens et al. 2002), shrunk by {} pseudo-cases of each condition; intervals by bootstrap over cases"
+PSEUDO_CASES = 10.0  # of each condition: one that ten cases are expected of, and none seen, falls by half
 FLOOR_SHARE, FLOOR_SEVERITY = 0.5, 2
 LEAST_CASES = 50
 _STEPS, _DRAWS = 100, 100
 _ENOUGH = 1e-4
+_TOLD = 1.25
 
 
 def estimate_priors(folder: Path, cases: Path, threads: int = 1) -> Priors:
@@ -61,8 +63,8 @@ def estimate_priors(folder: Path, cases: Path, threads: int = 1) -> Priors:
 
 
 def moved(priors: Priors) -> list[str]:
-    """A line for each condition whose interval leaves the catalogue's prior behind or that the floor held up, most moved first."""
-    found = [(name, one) for name, one in priors.multipliers.items() if one.low > 1 or one.high < 1 or one.is_floored]
+    """A line for each condition whose whole interval is a quarter away from the catalogue's prior, or that the floor held up, most moved first."""
+    found = [(name, one) for name, one in priors.multipliers.items() if one.low > _TOLD or one.high < 1 / _TOLD or one.is_floored]
     found.sort(key=lambda entry: -abs(np.log(entry[1].value)))
     return [
         f"{name}: {one.value:.2f} times the catalogue's prior (95 % interval {one.low:.2f} to {one.high:.2f})"
@@ -78,12 +80,11 @@ def shift_of(after: Array, before: Array, pseudo_cases: float = PSEUDO_CASES) ->
     same age, sex, season and place of whom nothing is known.
     """
     weights = np.ones(after.shape[1])
-    expected = pseudo_cases * before.mean(axis=0)
     for _ in range(_STEPS):
         responsible = after * weights
         responsible /= responsible.sum(axis=1, keepdims=True)
         exposed = before / (before @ weights)[:, None]
-        new = (responsible.sum(axis=0) + expected) / (exposed.sum(axis=0) + expected)
+        new = (responsible.sum(axis=0) + pseudo_cases) / (exposed.sum(axis=0) + pseudo_cases)
         has_settled = np.abs(np.log(new / weights)).max() < _ENOUGH
         weights = new
         if has_settled:
