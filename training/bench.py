@@ -13,20 +13,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from inference.bundle import Bundle, load_bundle
-from inference.case import Photo
-from inference.lesions import LesionModel, LesionRequest
 from inference.models import live_versions
+from training.bench_photo import photo_rows
 from training.bench_queue import service_rows
 from training.catalogue import CATALOGUE
-from training.render import render_lesion
 from training.synthetic import write_synthetic
 
 CASES = 10_000
-PHOTOS, DISTINCT_PHOTOS = 96, 8
-TWELVE_MEGAPIXELS = (4000, 3000)
 
 
 def main() -> None:
@@ -38,7 +33,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rows = [
             *_cases(Path(folder), args.models),
-            *_photos(Path(folder), args.models, args.threads),
+            *photo_rows(Path(folder), args.models, args.threads),
             *service_rows(args.models),
         ]
     for name, value in rows:
@@ -66,21 +61,6 @@ def _cases(folder: Path, models: Path) -> list[tuple[str, str]]:
     return [
         (f"nabz rank, {CASES} cases with complaint text, no photo: seconds, start included", f"{seconds:.2f}"),
         ("the same against the bare symptom model in onnxruntime on ready arrays: ratio", f"{seconds / raw:.1f}"),
-    ]
-
-
-def _photos(folder: Path, models: Path, threads: int) -> list[tuple[str, str]]:
-    for index in range(DISTINCT_PHOTOS):
-        render_lesion(index, 2 + index % 5, (90, 60, 50), 0.1, 0.3, TWELVE_MEGAPIXELS).save(folder / f"{index}.jpg", quality=90)
-    names = [f"{index % DISTINCT_PHOTOS}.jpg" for index in range(PHOTOS)]
-    requests = [LesionRequest(Photo(path=name, body_site="arm"), folder) for name in names]
-    model = LesionModel(load_bundle(models / "lesions" / live_versions(models)["lesions"]), threads)
-    model.score(requests[:4])
-    ours = _seconds(lambda: model.score(requests))
-    full = _seconds(lambda: [np.asarray(Image.open(folder / name).convert("RGB").resize((224, 224))) for name in names])
-    return [
-        (f"photos of 12 megapixels, decode to score, {threads} threads: photos a second", f"{PHOTOS / ours:.1f}"),
-        ("the same against decoding alone in Pillow at full size on one thread: ratio", f"{full / ours:.1f}"),
     ]
 
 
