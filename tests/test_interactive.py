@@ -10,7 +10,8 @@ import pytest
 from inference.bundle import Label
 from inference.settled import StopRule
 from training import interactive
-from training.interactive import Answering, interview, likely_information, questionnaire
+from training.interactive import Answering, interview, likely_information
+from training.questionnaire import questionnaire
 
 A, B, C = 0, 1, 2
 # P(yes | x), P(yes | y); C is asked under A only.

@@ -25,7 +25,7 @@ from training.condition_figures import calibration_figures, set_figures, worst_c
 from training.ddxplus import read_patients
 from training.export import file_sha256, rewrite_metrics
 from training.generator import MISSING_SHARE, PatientGenerator
-from training.interactive import Answering, interview, outputs_of, questionnaire
+from training.interactive import Answering, interview
 from training.knowledge import Knowledge, load_knowledge
 from training.list_head import LISTS, held_out
 from training.metrics import (
@@ -34,6 +34,7 @@ from training.metrics import (
     expected_calibration_error,
     metrics_document,
 )
+from training.questionnaire import outputs_of, questionnaire
 from training.scope_calibration import outside_share, scope_figures
 from training.severity_levels import recheck_severity
 
