@@ -31,7 +31,7 @@ from inference.skin_tone import SkinTone, estimate_skin_tone
 
 LEAST_SIDE = 128
 UNFAMILIAR = "unfamiliar"  # also found by the lesion model: the photo is unlike all that it learned from
-# Chosen with `nabz-train photo-gate` on patients that it does not report: darker skin in good light keeps clear of both.
+# Chosen with `nabz-train photo-gate` in view, on all photos: darker skin in good light keeps clear of both.
 DARK_PERCENTILE, DARK_LUMA = 95, 41.0
 BRIGHT_PERCENTILE, BRIGHT_LUMA = 50, 232.0
 LEAST_SKIN_SHARE = 0.10

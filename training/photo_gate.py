@@ -1,7 +1,8 @@
 """`nabz-train photo-gate`: how many bad photos the gate catches, by fault and grade, and how many good ones it refuses.
 
-The numbers of the gate were chosen on half of the patients; only the other half is reported here. It does not know how
-photos are spoiled, and trains no network of the lesion bundle.
+The gate is fitted on half of the patients and only the other half is reported; its thresholds for light, and which grades
+count as good or bad, were settled with figures of both halves in view, so that the report may be a little optimistic. Does
+not know how photos are spoiled, and trains no network of the lesion bundle.
 """
 
 from __future__ import annotations
