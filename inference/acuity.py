@@ -53,13 +53,18 @@ RAMPS = (
     ("pulse_below", 20.0, 45.0), ("pulse_above", 20.0, 50.0), ("pulse_above", 50.0, 90.0),
     ("celsius_below", 0.5, 1.5), ("celsius_above", 0.5, 1.5), ("celsius_above", 1.5, 3.0),
 )  # fmt: skip
+# Ramps of the pain score. From 4 on pain is moderate, from 8 on severe, and it weighs more where it comes from within the body
+# ("central"): Bullard et al., Revisions to the Canadian Emergency Department Triage and Acuity Scale (CTAS) Guidelines 2016,
+# CJEM 2017. Which complaint groups count as central is our own reading.
+PAIN_RAMPS = ((0, 3), (3, 4), (4, 6), (6, 8))
+CENTRAL_PAIN_GROUPS = frozenset({"abdominal_pain", "back_pain", "chest_pain", "flank_pain", "genital", "headache"})
 # Columns that say who the patient is and what was not measured, then those that grow with a worse vital.
 BASE_COLUMNS = (
     "age_years", *(f"age_over_{years}" for years in AGE_HINGES_YEARS), "child", "age_unknown", "female", "sex_unknown",
     "ambulance", "arrival_unknown", "age_in_ambulance", "chronic", "chronic_asked", "chronic_by_age", "chronic_in_ambulance",
     "any_chronic",
     *(f"{vital}_unmeasured" for vital in _VITALS), "consciousness_unmeasured", "unmeasured", "unmeasured_by_age",
-    "unmeasured_in_ambulance",
+    "unmeasured_in_ambulance", "pain_unmeasured",
 )  # fmt: skip
 VITAL_COLUMNS = (
     *(f"{name}_log_{who}" for who in ("adult", "child") for name in DEVIATIONS),
@@ -67,7 +72,9 @@ VITAL_COLUMNS = (
     "shock_log", "strain_adult", "strain_child", "strain_squared", "strain_to_1", "strain_1_to_3", "strain_3_to_6",
     "strain_by_age", "strain_by_chronic", "strain_in_ambulance",
     "not_alert", "consciousness", "on_oxygen",
+    *(f"{where}pain_from_{start}" for where in ("", "central_") for start, _ in PAIN_RAMPS),
 )  # fmt: skip
+UNKNOWN_CENTRAL_PAIN = "central_pain_unmeasured"  # pain from within the body, and nobody asked how bad
 _GROUP_TERMS = ("", "_by_age", "_by_chronic", "_in_ambulance", "_by_strain")
 
 
@@ -84,13 +91,13 @@ class AcuityEncoder:
         self.names = (
             *BASE_COLUMNS, *VITAL_COLUMNS,
             *(f"{group}{term}" for group in self.groups for term in _GROUP_TERMS),
-            *self.codes,
+            *self.codes, UNKNOWN_CENTRAL_PAIN,
         )  # fmt: skip
         start = len(BASE_COLUMNS) + len(VITAL_COLUMNS)
         self._place_of_group = {group: start + len(_GROUP_TERMS) * index for index, group in enumerate(self.groups)}
         codes_start = start + len(_GROUP_TERMS) * len(self.groups)
         self._place_of_code = {code: codes_start + index for index, code in enumerate(self.codes)}
-        self.rising = frozenset(VITAL_COLUMNS) | {f"{group}_by_strain" for group in self.groups}
+        self.rising = frozenset(VITAL_COLUMNS) | {f"{group}_by_strain" for group in self.groups} | {UNKNOWN_CENTRAL_PAIN}
 
     def case_row(self, case: Case, findings: FindingMap) -> list[float]:
         """The row of a case; `findings` are merged from its form, measurements and complaint."""
@@ -167,21 +174,25 @@ class AcuityEncoder:
         # How much the vitals deviate together: a sum as in an early warning score, but continuous.
         strain = sum(ramps) + _STRAIN_NOT_ALERT * (level > 0) + _STRAIN_ON_OXYGEN * (vitals.on_oxygen is True)
         logs = [math.log1p(value) for value in deviations]
+        groups = {*groups, NOT_ALERT_GROUP} if level and NOT_ALERT_GROUP in self._place_of_group else set(groups)
+        is_central = not CENTRAL_PAIN_GROUPS.isdisjoint(groups)
+        pain = _pain_ramps(vitals.pain_score)
         nothing = [0.0] * len(logs)
         front = [
             age, *(max(0.0, age - years) for years in AGE_HINGES_YEARS), float(is_child), float(age_years is None),
             float(sex == "female"), float(sex == "unknown"), ambulance, float(by_ambulance is None), ambulance * decades,
             float(chronic), float(is_chronic_asked), chronic * decades, chronic * ambulance, float(chronic > 0),
             *unmeasured, float(vitals.consciousness is None), missing, missing * decades, missing * ambulance,
-            *(nothing if is_child else logs), *(logs if is_child else nothing), *ramps,
+            float(vitals.pain_score is None), *(nothing if is_child else logs), *(logs if is_child else nothing), *ramps,
             math.log1p(deviations[_PULSE_ABOVE] + deviations[_SYSTOLIC_BELOW]),
             0.0 if is_child else strain, strain if is_child else 0.0, strain * strain,
             min(strain, 1.0), min(max(strain - 1.0, 0.0), 2.0), min(max(strain - 3.0, 0.0), 3.0), strain * decades, strain * chronic,
             strain * ambulance, float(level > 0), float(level), float(vitals.on_oxygen is True),
+            *pain, *(pain if is_central else _NO_PAIN),
         ]  # fmt: skip
         after: dict[int, float] = {}
-        if level and NOT_ALERT_GROUP in self._place_of_group:
-            groups = {*groups, NOT_ALERT_GROUP}
+        if is_central and vitals.pain_score is None:
+            after[len(self.names) - 1] = 1.0
         for group in groups:
             after.update(enumerate((1.0, decades, float(chronic), ambulance, strain), start=self._place_of_group[group]))
         for code in codes:
@@ -275,8 +286,14 @@ def _deviations(vitals: Vitals, age_years: float) -> tuple[list[float], list[flo
     return deviations, unmeasured
 
 
+_NO_PAIN = [0.0] * len(PAIN_RAMPS)
 _RAMP_TERMS = tuple((DEVIATIONS.index(name), start, 1 / (full - start)) for name, start, full in RAMPS)
 _PULSE_ABOVE, _SYSTOLIC_BELOW = DEVIATIONS.index("pulse_above"), DEVIATIONS.index("systolic_below")
+
+
+def _pain_ramps(score: int | None) -> list[float]:
+    """The pain's ramps, in order, each in [0, 1]; 0 where it was not asked."""
+    return _NO_PAIN if score is None else [min(max((score - start) / (full - start), 0.0), 1.0) for start, full in PAIN_RAMPS]
 
 
 def _ramps(deviations: Sequence[float]) -> list[float]:

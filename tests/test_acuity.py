@@ -15,14 +15,15 @@ from inference.bundle import load_bundle
 from inference.case import Case, Vitals
 from inference.errors import BundleError
 from inference.models import live_versions
-from training.acuity import exported, linear_source
+from inference.rules import iitt_signs
+from training.acuity import danger_signs, exported, linear_source
 from training.acuity_evaluation import net_benefit, over_triage_at
 from training.acuity_fitting import Linear, fit_logistic
 from training.export import check_parity
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 BUNDLE = MODELS / "acuity" / live_versions(MODELS)["acuity"]
-ENCODER = AcuityEncoder({"F_050": "breathlessness", "F_001": "fever"}, ["F_092", "F_093", "F_094"], ["F_001"])
+ENCODER = AcuityEncoder({"F_050": "breathlessness", "F_001": "fever", "F_137": "headache"}, ["F_092", "F_093", "F_094"], ["F_001"])
 PLACE = {name: place for place, name in enumerate(ENCODER.names)}
 
 # Each vital with its usual range in an adult: from there outwards is worse.
@@ -64,6 +65,25 @@ def test_unknown_is_a_state_of_its_own():
     row = _row(age_years=3, sex="female", arrival="other", vitals={"consciousness": "A"})
     assert [row[name] for name in ("age_unknown", "sex_unknown", "arrival_unknown", "consciousness_unmeasured")] == [0.0] * 4
     assert (row["female"], row["ambulance"], row["child"]) == (1.0, 0.0, 1.0)
+
+
+def test_pain_enters_in_steps_and_weighs_more_within_the_body():
+    """A score of 5 is past moderate (4) and half way to 6; with a headache it counts as central too, with a fever it does not."""
+    steps = ("from_0", "from_3", "from_4", "from_6")
+    row = _row(findings={"F_137": "present"}, vitals={"pain_score": 5})
+    assert [row[f"pain_{step}"] for step in steps] == [1.0, 1.0, 0.5, 0.0]
+    assert [row[f"central_pain_{step}"] for step in steps] == [1.0, 1.0, 0.5, 0.0]
+    assert (row["pain_unmeasured"], row["central_pain_unmeasured"]) == (0.0, 0.0)
+    row = _row(findings={"F_001": "present"}, vitals={"pain_score": 10})
+    assert ([row[f"pain_{step}"] for step in steps], row["central_pain_from_3"]) == ([1.0] * 4, 0.0)
+
+
+def test_pain_that_nobody_asked_about_is_a_state_of_its_own():
+    """No score is not a score of 0, and beside a headache it is marked once more."""
+    row = _row(findings={"F_137": "present"})
+    assert (row["pain_unmeasured"], row["central_pain_unmeasured"], row["pain_from_0"]) == (1.0, 1.0, 0.0)
+    row = _row(findings={"F_137": "present"}, vitals={"pain_score": 0})
+    assert (row["pain_unmeasured"], row["central_pain_unmeasured"], row["pain_from_0"]) == (0.0, 0.0, 0.0)
 
 
 def test_groups_come_from_present_findings_only():
@@ -140,11 +160,14 @@ def test_a_worse_vital_never_lowers_the_shipped_model(data):
 @st.composite
 def _case_and_worse(draw):
     vitals = {name: draw(st.none() | st.integers(int(low), int(high)).map(float)) for name, (_, low, high) in WORSE.items()} | {
-        "consciousness": draw(st.none() | st.sampled_from("ACVPU"))
+        "consciousness": draw(st.none() | st.sampled_from("ACVPU")),
+        "pain_score": draw(st.none() | st.integers(0, 10)),
     }
-    name = draw(st.sampled_from([*WORSE, "consciousness"]))
+    name = draw(st.sampled_from([*WORSE, "consciousness", "pain_score"]))
     worse = dict(vitals)
-    if name == "consciousness":
+    if name == "pain_score":
+        vitals[name], worse[name] = sorted(draw(st.tuples(*[st.integers(0, 10)] * 2)))
+    elif name == "consciousness":
         levels = list(CONSCIOUSNESS)
         place = draw(st.integers(0, 3))
         vitals[name], worse[name] = levels[place], levels[draw(st.integers(place + 1, 4))]
@@ -154,8 +177,31 @@ def _case_and_worse(draw):
         first, second = sorted(draw(st.tuples(*[st.floats(0, 1)] * 2)))
         end = low if below else high
         vitals[name], worse[name] = (usual + share * (end - usual) for share in (first, second))
-    who = {"age_years": float(draw(st.integers(18, 100))), "sex": draw(st.sampled_from(("female", "male", "unknown")))}
+    who = {
+        "age_years": draw(st.sampled_from((0.1, 0.8, 2.5, 4.0, 7.0, 11.0, 14.0)) | st.integers(18, 100).map(float)),
+        "sex": draw(st.sampled_from(("female", "male", "unknown"))),
+    }
     return Case(case_id="a", vitals=vitals, **who), Case(case_id="b", vitals=worse, **who)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_a_danger_sign_never_lowers_the_shipped_model(data):
+    """Whatever else is known, adding a finding that is a red or yellow sign by itself lowers neither probability, at any age."""
+    model = _shipped()
+    case, _ = data.draw(_case_and_worse())
+    codes = data.draw(st.lists(st.sampled_from(sorted(model._bundle.contract.vocabulary["groups"])), max_size=4, unique=True))
+    findings = dict.fromkeys(codes, "present")
+    sign = data.draw(st.sampled_from(sorted(danger_signs())))
+    before, after = model.score_cases([(case, findings), (case, {**findings, sign: "present"})])
+    assert after[0] >= before[0] - 1e-6
+    assert after[1] >= before[1] - 1e-6
+
+
+def test_danger_signs_are_those_of_the_tool_itself():
+    """Violence and being unresponsive are signs by themselves; a cut and a fever only together with something else."""
+    assert {"F_161", "F_143"} <= danger_signs() <= iitt_signs().keys()
+    assert {"F_226", "F_001"}.isdisjoint(danger_signs())
 
 
 def _measured(case: Case, worse: Case) -> dict[str, str]:

@@ -41,6 +41,13 @@ def test_marks_for_missing_are_unknown(tmp_path):
     assert (case.sex, case.arrival) == ("male", None)
 
 
+def test_pain_is_the_patients_own_rating(tmp_path):
+    """Pain with its rating, no pain (0), pain that was not rated: the last is unknown."""
+    visit = "1;2;30;7;abd pain;1;120;80;80;20;36;98;4;4"
+    path = _file(tmp_path, f"{visit};1;7", f"{visit};0;#BO\xde!", f"{visit};1;#BO\xde!", header=f"{HEADER};Pain;NRS_pain")
+    assert [case.vitals.pain_score for case, _ in ktas_cases(path)] == [7, 0, None]
+
+
 def test_a_visit_without_an_experts_level_is_refused_by_name(tmp_path):
     """A level outside 1 to 5 names its visit."""
     path = _file(tmp_path, "1;2;30;7;anxiety;1;1;1;80;20;36;98;4;3", "1;2;30;7;anxiety;1;1;1;80;20;36;98;4;")

@@ -10,7 +10,7 @@ import pytest
 from inference.acuity import AcuityEncoder
 from inference.case import Vitals
 from inference.errors import DataError
-from training.nhamcs import COLUMNS, encode, encode_with_loss, load_groups, read_visits
+from training.nhamcs import COLUMNS, encode, encode_with_loss, load_groups, missing_vitals, read_visits
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUPS = ROOT / "data/catalogue/complaint_groups.toml"
@@ -91,6 +91,14 @@ def test_lossy_rows_keep_no_more_than_was_measured(tmp_path):
     assert (lossy[:, column["strain_adult"]] <= full[:, column["strain_adult"]]).all()
     assert lossy[:, column["chronic_asked"]].sum() == 0
     assert 0 < lossy[:, column["spo2_unmeasured"]].sum() < 40
+
+
+def test_vitals_go_missing_as_they_do_by_arrival_and_age(tmp_path):
+    """Infants of this file lack both pressures together, and adults nothing: no adult's pattern is drawn for an infant."""
+    infant, adult = "2016,0,2,2,986,120,-9,-9,30,99,14150,0,0,0", "2016,50,2,2,986,80,120,80,16,99,14150,0,0,0"
+    found = missing_vitals(read_visits(_file(tmp_path, *[infant, adult] * 3), load_groups(GROUPS)))
+    pressures = frozenset({"systolic_mmhg", "diastolic_mmhg"})
+    assert found == {(False, 0): [pressures] * 3, (False, 5): [frozenset()] * 3}
 
 
 def test_most_real_visits_have_a_group(shared_data):

@@ -22,17 +22,20 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from inference.acuity import NOT_ALERT_GROUP, AcuityEncoder
 from inference.bundle import Contract, DataSource, Label, TensorSpec
 from inference.errors import DataError
+from inference.rules import iitt_signs
 from training import acuity_evaluation, ktas, nhamcs
 from training.acuity_fitting import Linear, fit_logistic, fit_platt, sigmoid
 from training.acuity_head import (
     ADVICE_TARGET,
     UNDER_TRIAGE_TARGET,
+    HeadRows,
     KtasVisits,
     fit_head,
     frequent_codes,
     head_columns,
     highest_threshold,
     out_of_fold,
+    pain_columns,
     read_ktas,
 )
 from training.catalogue import CATALOGUE, Catalogue, load_catalogue
@@ -44,6 +47,14 @@ DATA = Path("../shared/data")
 LAST_TRAINING_YEAR = 2018
 CRITICAL_THRESHOLD = 0.05  # one in twenty such patients needs critical care: seen within the hour
 _SMOKE_VISITS = 6000
+# Groups whose patients need critical care more often than others do (fitted weights above 0 on 2015-2018). Their weights may not
+# be negative, so that a danger sign of such a group can never lower a probability; the signs of all other groups open no group.
+RISING_GROUPS = frozenset(
+    {
+        "altered_consciousness", "breathlessness", "chest_pain", "dehydration", "diabetes", "diarrhoea", "poisoning", "pregnancy",
+        "seizure", "syncope", "vomiting", "weakness_focal", "weakness_general",
+    }
+)  # fmt: skip
 _PRODUCTS = ("_by_age", "_by_chronic", "_in_ambulance", "_by_strain")
 
 
@@ -54,7 +65,7 @@ class Recipe:
     penalty: float = 100.0
     product_penalty: float = 10_000.0
     lossy_weight: float = 1.0
-    iterations: int = 300
+    iterations: int = 200
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +87,7 @@ def train(args: argparse.Namespace) -> Path:
         tracked_run("acuity", {"seed": args.seed, "smoke": args.smoke, **vars(recipe)}, checksums) as run,
         Progress(disable=args.quiet) as progress,
     ):
-        bar = progress.add_task("reading", total=7)
+        bar = progress.add_task("reading", total=8)
 
         def step(what: str) -> None:
             progress.update(bar, advance=1, description=what)
@@ -110,11 +121,18 @@ def train(args: argparse.Namespace) -> Path:
 def make_encoder(catalogue: Catalogue, codes: list[str]) -> AcuityEncoder:
     """The encoder over the catalogue's findings whose group the reasons for visit know."""
     groups = nhamcs.load_groups(CATALOGUE / nhamcs.GROUPS.name).groups
-    return AcuityEncoder(
-        {table["code"]: table["group"] for table in catalogue.findings.values() if table["group"] in groups},
-        chronic_codes(catalogue),
-        codes,
-    )
+    signs = danger_signs()
+    opened = {
+        table["code"]: table["group"]
+        for table in catalogue.findings.values()
+        if table["group"] in groups and (table["code"] not in signs or table["group"] in RISING_GROUPS)
+    }
+    return AcuityEncoder(opened, chronic_codes(catalogue), codes)
+
+
+def danger_signs() -> frozenset[str]:
+    """The findings that the Interagency Integrated Triage Tool names as a red or yellow sign by themselves."""
+    return frozenset(code for code, role in iitt_signs().items() if role != "component")
 
 
 def chronic_codes(catalogue: Catalogue) -> list[str]:
@@ -124,9 +142,11 @@ def chronic_codes(catalogue: Catalogue) -> list[str]:
 
 
 def rising_columns(encoder: AcuityEncoder, catalogue: Catalogue) -> NDArray[np.bool_]:
-    """The columns that a worse vital may raise: the vitals' own, and those of findings that are read off a vital."""
+    """The columns that a worse vital or a danger sign may raise: the vitals' own, and those of findings that are read off a
+    vital or are a danger sign."""
     measured = [catalogue.findings[rule["finding"]] for rule in catalogue.reading.get("measured", ())]
-    groups, codes = {table["group"] for table in measured} | {NOT_ALERT_GROUP}, {table["code"] for table in measured}
+    groups = {table["group"] for table in measured} | {NOT_ALERT_GROUP} | RISING_GROUPS
+    codes = {table["code"] for table in measured} | danger_signs()
     of_groups = {f"{group}{term}" for group in groups for term in ("", *_PRODUCTS)}
     rising = encoder.rising | of_groups | codes
     return np.array([name in rising for name in encoder.names])
@@ -191,15 +211,18 @@ def _fit_critical(
     weights = np.repeat([1.0, recipe.lossy_weight], len(full))
     penalty = np.array([recipe.product_penalty if _is_product(name, encoder) else recipe.penalty for name in encoder.names])
 
-    def fit(chosen: Array) -> Linear:
-        return fit_logistic(rows[chosen], truth[chosen], penalty, is_rising, weights[chosen], recipe.iterations)
+    def fit(chosen: Array, start: Linear | None = None) -> Linear:
+        iterations = recipe.iterations if start is None else recipe.iterations // 3
+        return fit_logistic(rows[chosen], truth[chosen], penalty, is_rising, weights[chosen], iterations, start)
 
     logit = np.zeros(len(truth))
+    step("fitting on all years")
+    whole = fit(np.arange(len(truth)))
     for held in np.unique(year):
         step(f"fitting without {held}")
-        logit[year == held] = fit(np.flatnonzero(year != held)).logit(rows[year == held])
+        logit[year == held] = fit(np.flatnonzero(year != held), whole).logit(rows[year == held])
     slope, shift = fit_platt(logit[: len(full)], truth[: len(full)])
-    return fit(np.arange(len(truth))).rescaled(slope, shift), {"slope": slope, "shift": shift}
+    return whole.rescaled(slope, shift), {"slope": slope, "shift": shift}
 
 
 def _is_product(name: str, encoder: AcuityEncoder) -> bool:
@@ -210,15 +233,16 @@ def _fit_emergency(
     visits: KtasVisits, encoder: AcuityEncoder, is_rising: Array, critical: Linear, seed: int
 ) -> tuple[Linear, dict[str, float], dict[str, float]]:
     """The emergency head with the critical one folded in, the thresholds (held-out visits) and the calibration."""
-    rows, columns = visits.rows(encoder), head_columns(encoder)
-    critical_logit = critical.logit(rows)
-    held_out, (slope, shift) = out_of_fold(rows, critical_logit, visits, columns, is_rising, seed)
-    head, weight = fit_head(rows, critical_logit, visits.is_emergency, columns, is_rising)
+    known, lost = visits.rows(encoder), visits.rows(encoder, with_pain=False)
+    rows = HeadRows(known, lost, critical.logit(known))
+    held_out = out_of_fold(rows, visits, encoder, is_rising, seed)
+    head, weight = fit_head(rows, visits.is_emergency, head_columns(encoder), is_rising, pain_columns(encoder))
     folded = Linear(head.weights + weight * critical.weights, head.intercept + weight * critical.intercept)
+    probability, slope, shift = held_out.probability, held_out.slope, held_out.shift
     thresholds = {
         "critical_level_2": CRITICAL_THRESHOLD,
-        "emergency_level_3": highest_threshold(held_out, visits, UNDER_TRIAGE_TARGET),
-        "routine_level_4": highest_threshold(held_out, visits, ADVICE_TARGET),
+        "emergency_level_3": highest_threshold(probability, visits, UNDER_TRIAGE_TARGET),
+        "routine_level_4": highest_threshold(probability, visits, ADVICE_TARGET),
     }
     return folded.rescaled(slope, shift), thresholds, {"slope": slope, "shift": shift, "weight_of_critical_logit": weight}
 
@@ -259,7 +283,7 @@ def _contract(
         intended_use="Raises the urgency of a referral whose vital signs, age and complaint resemble those of patients who needed urgent care.",
         limits=(
             "The critical outcome was learned from emergency departments of the United States, among patients admitted to critical care or not admitted at all: patients admitted elsewhere are absent, so it is easier than reality, and telemedicine patients differ.",
-            "The emergency call was learned from 760 visits to two Korean hospitals; it follows how experts there apply KTAS, without the pain score that they saw.",
+            "The emergency call was learned from 760 visits to two Korean hospitals; it follows how experts there apply KTAS. Where no pain score is given, mild and severe pain look alike to it.",
             "Glucose and capillary refill are not inputs: the rule floor covers them. Oxygen use and consciousness short of unresponsive enter by a fixed score, with little data behind them.",
             "The KTAS visits are of adults: a child's emergency call rests on its critical risk and its vitals' distance from the usual for its age. For newborns trust the rule floor.",
         ),

@@ -18,7 +18,7 @@ from inference.acuity import AcuityModel
 from inference.bundle import Bundle, load_bundle
 from inference.errors import DataError
 from training import ktas, nhamcs
-from training.acuity_head import KtasVisits, head_columns, out_of_fold, read_ktas
+from training.acuity_head import HeadRows, KtasVisits, out_of_fold, read_ktas
 from training.catalogue import CATALOGUE
 from training.export import file_sha256, rewrite_metrics
 from training.metrics import (
@@ -34,16 +34,19 @@ from training.metrics import (
 
 Array = NDArray[Any]
 _SMALLEST_SUBGROUP = 20
-_SUBGROUP_REPEATS = 200
+_SUBGROUP_REPEATS = 100
 _BATCH = 8192
 _NET_BENEFIT_AT = (0.02, 0.05, 0.10)
+_KTAS_NET_BENEFIT_AT = (0.1, 0.2, 0.3)
 _CURVE = (0.02, 0.05, 0.10)
 KTAS_TITLE = "KTAS visits, out of fold, experts' level 1-3"
 KTAS_NOTE = (
-    "Vitals, complaint, age and sex only. Ten-fold: no visit is scored by a head that was fitted on it; the calibration and the "
-    "thresholds were chosen on these held-out scores. `with_rules` counts a visit that the rule floor raises as raised."
+    "Vitals, pain score, complaint, age and sex only. Ten-fold: no visit is scored by a head that was fitted on it; the calibration and the "
+    "thresholds were chosen on these held-out scores. `with_rules` counts a visit that the rule floor raises as raised; `without_pain` takes every visit's pain score away."
 )
-AGE_BANDS = (("0-15", 0, 16), ("16-39", 16, 40), ("40-64", 40, 65), ("65 and over", 65, 200))
+AGE_BANDS = (
+    ("under 1", 0, 1), ("1-4", 1, 5), ("5-11", 5, 12), ("12-15", 12, 16), ("0-15", 0, 16), ("16-39", 16, 40), ("40-64", 40, 65), ("65 and over", 65, 200),
+)  # fmt: skip
 
 
 def unevaluated() -> dict[str, Any]:
@@ -134,11 +137,15 @@ def _evaluate_nhamcs(bundle: Bundle, name: str, path: Path) -> dict[str, Any]:
     age = np.array([visit.age_years for visit in visits.visits])
     sex = np.array([visit.sex for visit in visits.visits])
     arrived = [visit.by_ambulance for visit in visits.visits]
+    threshold = bundle.contract.thresholds["critical_level_2"]
     subgroups = {
         group: {
+            **_triage(truth[rows], probability[rows], threshold, "_at_level_2"),
             "auc": bootstrap_interval(auc, truth[rows], probability[rows], repeats=_SUBGROUP_REPEATS),
             "average_precision": bootstrap_interval(average_precision, truth[rows], probability[rows], repeats=_SUBGROUP_REPEATS),
+            "ece": bootstrap_interval(expected_calibration_error, truth[rows], probability[rows], repeats=_SUBGROUP_REPEATS),
             "prevalence": wilson_interval(int(truth[rows].sum()), int(rows.sum())),
+            "mean_probability": bootstrap_interval(_mean, probability[rows], repeats=_SUBGROUP_REPEATS),
         }
         for group, rows in _groups(age, sex, arrived).items()
     }
@@ -147,15 +154,25 @@ def _evaluate_nhamcs(bundle: Bundle, name: str, path: Path) -> dict[str, Any]:
 
 def _evaluate_ktas(bundle: Bundle, name: str, path: Path) -> dict[str, Any]:
     visits = read_ktas(path, CATALOGUE)
-    probability = ktas_probability(bundle, visits, is_known=file_sha256(path) in {source.sha256 for source in bundle.contract.data})
+    is_known = file_sha256(path) in {source.sha256 for source in bundle.contract.data}
+    probability, without_pain = ktas_probabilities(bundle, visits, is_known=is_known)
     truth = visits.is_emergency.astype(int)
     threshold = bundle.contract.thresholds["emergency_level_3"]
-    with_rules = np.where(visits.floor <= ktas.LAST_EMERGENCY_LEVEL, 1.0 + probability, probability)
+    is_ruled = visits.floor <= ktas.LAST_EMERGENCY_LEVEL
+    with_rules = np.where(is_ruled, 1.0 + probability, probability)
     figures = {
         **_triage(truth, with_rules, threshold, "_with_rules"),
         **_triage(truth, probability, threshold, ""),
+        **_triage(truth, np.where(is_ruled, 1.0 + without_pain, without_pain), threshold, "_with_rules_without_pain"),
+        "over_triage_of_the_rules_alone": wilson_interval(int(np.sum(is_ruled & (truth == 0))), int((truth == 0).sum())),
         "auc": bootstrap_interval(auc, truth, probability),
-        "ece": bootstrap_interval(partial(expected_calibration_error, bins=10), truth, probability),
+        "auc_without_pain": bootstrap_interval(auc, truth, without_pain),
+        "average_precision": bootstrap_interval(average_precision, truth, probability),
+        "ece": bootstrap_interval(_ece, truth, probability),
+        "ece_without_pain": bootstrap_interval(_ece, truth, without_pain),
+        **{
+            f"net_benefit_{at:g}": bootstrap_interval(partial(net_benefit, threshold=at), truth, probability) for at in _KTAS_NET_BENEFIT_AT
+        },
         **{
             f"over_triage{suffix}_at_under_triage_{at:g}": bootstrap_interval(partial(over_triage_at, under_triage=at), truth, score)
             for suffix, score in (("_with_rules", with_rules), ("", probability))
@@ -168,6 +185,9 @@ def _evaluate_ktas(bundle: Bundle, name: str, path: Path) -> dict[str, Any]:
         group: {
             **_triage(truth[rows], with_rules[rows], threshold, "_with_rules"),
             "auc": bootstrap_interval(auc, truth[rows], probability[rows], repeats=_SUBGROUP_REPEATS),
+            "ece": bootstrap_interval(_ece, truth[rows], probability[rows], repeats=_SUBGROUP_REPEATS),
+            "prevalence": wilson_interval(int(truth[rows].sum()), int(rows.sum())),
+            "mean_probability": bootstrap_interval(_mean, probability[rows], repeats=_SUBGROUP_REPEATS),
         }
         for group, rows in _groups(age, sex, list(visits.by_ambulance)).items()
     }
@@ -176,16 +196,30 @@ def _evaluate_ktas(bundle: Bundle, name: str, path: Path) -> dict[str, Any]:
 
 def ktas_probability(bundle: Bundle, visits: KtasVisits, *, is_known: bool) -> Array:
     """The bundle's emergency probabilities, [n]; out of fold when it learned from these visits (`is_known`)."""
+    return ktas_probabilities(bundle, visits, is_known=is_known)[0]
+
+
+def ktas_probabilities(bundle: Bundle, visits: KtasVisits, *, is_known: bool) -> tuple[Array, Array]:
+    """As `ktas_probability`, and the same with every visit's pain score taken away."""
     model = AcuityModel(bundle)
-    rows = visits.rows(model.encoder)
+    rows, lost = visits.rows(model.encoder), visits.rows(model.encoder, with_pain=False)
     critical, emergency = model.score(rows)
     if not is_known:
-        return emergency
+        return emergency, model.score(lost)[1]
     inside = np.clip(critical.astype(np.float64), 1e-7, 1 - 1e-7)
     rising = frozenset(bundle.contract.vocabulary["rising"])
     is_rising = np.array([column in rising for column in model.encoder.names])
-    columns, seed = head_columns(model.encoder), int(bundle.contract.training["seed"])
-    return out_of_fold(rows, np.log(inside / (1 - inside)), visits, columns, is_rising, seed)[0]
+    head_rows = HeadRows(rows, lost, np.log(inside / (1 - inside)))
+    held_out = out_of_fold(head_rows, visits, model.encoder, is_rising, int(bundle.contract.training["seed"]))
+    return held_out.probability, held_out.without_pain
+
+
+def _mean(values: Array) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")
+
+
+def _ece(truth: Array, probability: Array) -> float:
+    return expected_calibration_error(truth, probability, bins=10)
 
 
 def _triage(truth: Array, score: Array, threshold: float, suffix: str) -> dict[str, Interval]:

@@ -35,11 +35,18 @@ class Linear:
 
 
 def fit_logistic(
-    rows: Array, truth: Array, penalty: Array, is_rising: Array, weights: Array | None = None, iterations: int = 300
+    rows: Array,
+    truth: Array,
+    penalty: Array,
+    is_rising: Array,
+    weights: Array | None = None,
+    iterations: int = 300,
+    start: Linear | None = None,
 ) -> Linear:
     """In the precision of `rows`, minimise the weighted log loss plus `penalty` / 2 times the squared weights of the standardised columns.
 
     `is_rising` marks the columns whose weight must be at least 0. A constant column gets no weight.
+    `start` is where to begin, which saves iterations and moves nothing.
     """
     share = np.ones(len(truth)) if weights is None else np.asarray(weights, dtype=np.float64)
     total = share.sum()
@@ -60,10 +67,13 @@ def fit_logistic(
         return _LOSS_SCALE * value, _LOSS_SCALE * gradient.astype(np.float64)
 
     rate = float(np.clip(np.average(truth, weights=share), 1e-6, 1 - 1e-6))
-    start = np.zeros(rows.shape[1] + 1)
-    start[0] = np.log(rate / (1 - rate))
+    first = np.zeros(rows.shape[1] + 1)
+    first[0] = np.log(rate / (1 - rate))
+    if start is not None:
+        first[1:] = start.weights * np.where(np.isinf(spread), 0.0, spread)
+        first[0] = start.intercept + float(mean @ start.weights)
     bounds = [(None, None), *((0.0, None) if rising else (None, None) for rising in is_rising)]
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": iterations, "maxcor": 20})
+    found = minimize(loss, first, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": iterations, "maxcor": 20})
     slopes = found.x[1:] / spread
     return Linear(slopes, float(found.x[0] - mean @ slopes))
 

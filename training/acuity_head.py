@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.acuity import BASE_COLUMNS, VITAL_COLUMNS, AcuityEncoder
+from inference.acuity import BASE_COLUMNS, UNKNOWN_CENTRAL_PAIN, VITAL_COLUMNS, AcuityEncoder
 from inference.case import ABSENT, Case
 from inference.evidence import FindingMap
 from inference.findings import FindingsReader
@@ -27,7 +27,10 @@ from training.ktas import LAST_EMERGENCY_LEVEL, is_emergency, ktas_cases
 Array = NDArray[Any]
 FOLDS = 10
 PENALTY = 30.0
+PAIN_PENALTY = 5.0
 CRITICAL_PENALTY = 1.0
+LOST_PAIN_WEIGHT = 0.5  # of a visit's copy without its pain score: most telemedicine cases bring none
+PAIN_UNMEASURED = frozenset({"pain_unmeasured", UNKNOWN_CENTRAL_PAIN})
 CODE_FROM = 10  # visits that must bring a finding before it gets a column of its own
 UNDER_TRIAGE_TARGET = 0.05
 ADVICE_TARGET = 0.01  # at most this share of emergencies may lie below the routine threshold
@@ -49,9 +52,10 @@ class KtasVisits:
         """Whether the experts' level is 1 to 3, [n]."""
         return np.array([is_emergency(int(level)) for level in self.level])
 
-    def rows(self, encoder: AcuityEncoder) -> NDArray[np.float32]:
-        """The features of every visit, [n, features]."""
-        pairs = zip(self.cases, self.findings, strict=True)
+    def rows(self, encoder: AcuityEncoder, *, with_pain: bool = True) -> NDArray[np.float32]:
+        """The features of every visit, [n, features]; without pain as if nobody had asked for a score."""
+        cases = self.cases if with_pain else tuple(_without_pain(case) for case in self.cases)
+        pairs = zip(cases, self.findings, strict=True)
         return np.array([encoder.case_row(case, findings) for case, findings in pairs], dtype=np.float32)
 
 
@@ -86,32 +90,75 @@ def frequent_codes(visits: KtasVisits) -> list[str]:
 
 def head_columns(encoder: AcuityEncoder) -> list[int]:
     """Which features the head takes: age, sex, the vitals, the complaint groups and the frequent findings."""
-    wanted = _WHO | frozenset(VITAL_COLUMNS) - {"strain_in_ambulance", "strain_by_chronic"}
+    wanted = _WHO | PAIN_UNMEASURED | frozenset(VITAL_COLUMNS) - {"strain_in_ambulance", "strain_by_chronic"}
     wanted |= frozenset(encoder.groups) | frozenset(encoder.codes)
     return [index for index, name in enumerate(encoder.names) if name in wanted]
 
 
-def fit_head(rows: Array, critical_logit: Array, truth: Array, columns: list[int], is_rising: Array) -> tuple[Linear, float]:
-    """The head over all features, and the weight, at least 0, of the critical outcome's logit."""
-    inputs = np.column_stack([rows[:, columns].astype(np.float64), critical_logit])
-    penalty = np.append(np.full(len(columns), PENALTY), CRITICAL_PENALTY)
-    line = fit_logistic(inputs, truth, penalty, np.append(is_rising[columns], True))
-    weights = np.zeros(rows.shape[1])
+@dataclass(frozen=True)
+class HeadRows:
+    """The visits' features with and without their pain scores, [n, features] each, and the critical outcome's logit [n].
+
+    The critical outcome's data know no pain, so that its logit is the same for both.
+    """
+
+    known: Array
+    lost: Array
+    critical_logit: Array
+
+    def take(self, chosen: Array) -> HeadRows:
+        """The visits at these places."""
+        return HeadRows(self.known[chosen], self.lost[chosen], self.critical_logit[chosen])
+
+
+def fit_head(rows: HeadRows, truth: Array, columns: list[int], is_rising: Array, is_pain: Array) -> tuple[Linear, float]:
+    """The head over all features, and the weight, at least 0, of the critical outcome's logit.
+
+    Every visit is learned from twice, the second time without its pain score and with half the weight.
+    """
+    inputs = np.concatenate([_inputs(rows.known, rows, columns), _inputs(rows.lost, rows, columns)])
+    share = np.repeat([1.0, LOST_PAIN_WEIGHT], len(truth))
+    penalty = np.append(np.where(is_pain[columns], PAIN_PENALTY, PENALTY), CRITICAL_PENALTY)
+    line = fit_logistic(inputs, np.tile(truth, 2), penalty, np.append(is_rising[columns], True), share)
+    weights = np.zeros(rows.known.shape[1])
     weights[columns] = line.weights[:-1]
     return Linear(weights, line.intercept), float(line.weights[-1])
 
 
-def out_of_fold(
-    rows: Array, critical_logit: Array, visits: KtasVisits, columns: list[int], is_rising: Array, seed: int
-) -> tuple[Array, tuple[float, float]]:
-    """Each visit's calibrated probability by a head that never saw it, and the slope and shift of the calibration."""
-    truth = visits.is_emergency
-    logit = np.zeros(len(truth))
+@dataclass(frozen=True)
+class HeldOut:
+    """Each visit's calibrated probability by a head that never saw it, [n], with its pain score and without; the calibration."""
+
+    probability: Array
+    without_pain: Array
+    slope: float
+    shift: float
+
+
+def out_of_fold(rows: HeadRows, visits: KtasVisits, encoder: AcuityEncoder, is_rising: Array, seed: int) -> HeldOut:
+    """Score every visit by a head that was fitted on the other folds, and calibrate on these scores."""
+    truth, columns, is_pain = visits.is_emergency, head_columns(encoder), pain_columns(encoder)
+    logit, without = np.zeros(len(truth)), np.zeros(len(truth))
     for fitted, held in folds(visits.level, FOLDS, seed):
-        head, weight = fit_head(rows[fitted], critical_logit[fitted], truth[fitted], columns, is_rising)
-        logit[held] = head.logit(rows[held]) + weight * critical_logit[held]
+        head, weight = fit_head(rows.take(fitted), truth[fitted], columns, is_rising, is_pain)
+        from_critical = weight * rows.critical_logit[held]
+        logit[held] = head.logit(rows.known[held]) + from_critical
+        without[held] = head.logit(rows.lost[held]) + from_critical
     slope, shift = fit_platt(logit, truth)
-    return sigmoid(slope * logit + shift), (slope, shift)
+    return HeldOut(sigmoid(slope * logit + shift), sigmoid(slope * without + shift), slope, shift)
+
+
+def pain_columns(encoder: AcuityEncoder) -> NDArray[np.bool_]:
+    """Which features tell of pain, [features]."""
+    return np.array(["pain_from_" in name or name in PAIN_UNMEASURED for name in encoder.names])
+
+
+def _inputs(features: Array, rows: HeadRows, columns: list[int]) -> Array:
+    return np.column_stack([features[:, columns].astype(np.float64), rows.critical_logit])
+
+
+def _without_pain(case: Case) -> Case:
+    return case.model_copy(update={"vitals": case.vitals.model_copy(update={"pain_score": None})})
 
 
 def highest_threshold(probability: Array, visits: KtasVisits, target: float) -> float:

@@ -57,6 +57,8 @@ def is_emergency(level: int) -> bool:
 
 def _case(row: Mapping[str, str], case_id: str) -> CaseReading:
     vitals: dict[str, object] = {name: value for column, name in _VITALS.items() if (value := _number(row[column])) is not None}
+    if (pain := _pain(row)) is not None:
+        vitals["pain_score"] = pain
     if level := _CONSCIOUSNESS.get(row["Mental"].strip()):
         vitals["consciousness"] = level
     raw = {
@@ -68,6 +70,12 @@ def _case(row: Mapping[str, str], case_id: str) -> CaseReading:
         "vitals": vitals,
     }
     return read_case(raw, case_id)
+
+
+def _pain(row: Mapping[str, str]) -> float | None:
+    """The numeric rating; 0 where the nurse wrote that there was no pain. A file without the two columns tells nothing of pain."""
+    rating = _number(row.get("NRS_pain", ""))
+    return 0.0 if rating is None and row.get("Pain", "").strip() == "0" else rating
 
 
 def _number(text: str) -> float | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,11 @@ _SMALL_CHILD_YEARS = 3  # below, the usual pulse changes within a year: half of 
 # What a living patient can show: outside lie the file's marks (998: felt or heard, not counted) and typing errors.
 _POSSIBLE = {"PULSE": (1, 330), "BPSYS": (30, 320), "BPDIAS": (10, 220), "RESPR": (1, 120), "POPCT": (30, 100), "TEMPF": (24, 45)}
 
+_MEASURED = frozenset(_VITALS.values())
+_LOSS_BANDS_YEARS = (1, 5, 12, 16, 40, 65)  # who is measured changes with age: an infant's blood pressure seldom is
+
 Ranges = tuple[tuple[int, int], ...]
+Stratum = tuple[bool | None, int]  # arrival by ambulance and the age band's number
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,20 +143,43 @@ def encode(visits: Visits, encoder: AcuityEncoder) -> NDArray[np.float32]:
 def encode_with_loss(visits: Visits, encoder: AcuityEncoder, random: np.random.Generator) -> NDArray[np.float32]:
     """Rows as a telemedicine case might bring them: vitals, arrival, chronic conditions and complaint lost at random.
 
-    Each visit loses its own random share of vitals; of its chronic conditions each is known with probability one half
-    and that all were asked is not known.
+    Half of the visits lose what another visit of the same arrival and age was not measured for: vitals go missing together, and
+    by whom. The others lose a random share of their own. Of a visit's chronic conditions each is known with probability one
+    half and that all were asked is not known.
     """
     known = frozenset(encoder.groups)
+    donors = missing_vitals(visits)
     rows = []
     for visit in visits.visits:
-        share = random.random()
-        kept = {name: value for name, value in visit.vitals.__dict__.items() if value is not None and random.random() >= share}
+        masks = donors[_stratum(visit)]
+        if random.random() < 0.5:
+            lost = masks[random.integers(len(masks))]
+            kept = {name: value for name, value in _known(visit).items() if name not in lost}
+        else:
+            share = random.random()
+            kept = {name: value for name, value in _known(visit).items() if random.random() >= share}
         chronic = int(random.binomial(visit.chronic or 0, 0.5)) if random.random() < 0.5 else 0
         named = [group for group in visit.groups if group in known] if random.random() < 0.9 else []
         arrived = visit.by_ambulance if random.random() < 0.2 else None
         age = visit.age_years if random.random() < 0.95 else None
         rows.append(encoder.row(age, visit.sex, arrived, chronic, False, Vitals.model_construct(None, **kept), named))
     return np.array(rows, dtype=np.float32).reshape(len(rows), len(encoder.names))
+
+
+def missing_vitals(visits: Visits) -> dict[Stratum, list[frozenset[str]]]:
+    """Of every visit the vitals that were not measured, by arrival and age band."""
+    found: dict[Stratum, list[frozenset[str]]] = {}
+    for visit in visits.visits:
+        found.setdefault(_stratum(visit), []).append(_MEASURED.difference(_known(visit)))
+    return found
+
+
+def _stratum(visit: Visit) -> Stratum:
+    return visit.by_ambulance, bisect_right(_LOSS_BANDS_YEARS, visit.age_years)
+
+
+def _known(visit: Visit) -> dict[str, Any]:
+    return {name: value for name, value in visit.vitals.__dict__.items() if value is not None}
 
 
 def _measured(table: pd.DataFrame) -> pd.DataFrame:

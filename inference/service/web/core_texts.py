@@ -56,7 +56,7 @@ LIMITS: Final = (
         "The critical outcome was learned from emergency departments of the United States, among patients admitted to critical care or not admitted at all: patients admitted elsewhere are absent, so it is easier than reality, and telemedicine patients differ."
     ),
     N_(
-        "The emergency call was learned from 760 visits to two Korean hospitals; it follows how experts there apply KTAS, without the pain score that they saw."
+        "The emergency call was learned from 760 visits to two Korean hospitals; it follows how experts there apply KTAS. Where no pain score is given, mild and severe pain look alike to it."
     ),
     N_(
         "Glucose and capillary refill are not inputs: the rule floor covers them. Oxygen use and consciousness short of unresponsive enter by a fixed score, with little data behind them."
