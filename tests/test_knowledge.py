@@ -10,7 +10,7 @@ import pytest
 
 from inference.errors import DataError
 from inference.evidence import DEMOGRAPHICS, Slot, demographic_index
-from training.knowledge import BAND_SHARES, MULTI_VALUE_PROBABILITY, Knowledge, load_knowledge
+from training.knowledge import BAND_SHARES, MULTI_VALUE_PROBABILITY, UNSEEN_VALUE_PROBABILITY, Knowledge, load_knowledge
 
 FLU, COLD = 0, 1
 RARE = 1e-5
@@ -46,7 +46,7 @@ def test_slots_follow_the_evidences_and_their_values(tiny_release):
 def test_probabilities_become_conditional_on_the_parent(tiny_release):
     """Half have pain; 0.2 and 0.3 of all are 0.4 and 0.6 of those, and "0" was the default of the half never asked."""
     knowledge = load_knowledge(tiny_release)
-    assert knowledge.presence[FLU] == pytest.approx([0.8, 0.5, 0.0, 0.4, 0.6, 0.0, MULTI_VALUE_PROBABILITY, RARE, 0.3])
+    assert knowledge.presence[FLU] == pytest.approx([0.8, 0.5, 0.0, 0.4, 0.6, 0.0, MULTI_VALUE_PROBABILITY, UNSEEN_VALUE_PROBABILITY, 0.3])
 
 
 def test_what_a_condition_does_not_list_falls_back(tiny_release):
