@@ -119,15 +119,22 @@ def train(args: argparse.Namespace) -> Path:
 
 
 def make_encoder(catalogue: Catalogue, codes: list[str]) -> AcuityEncoder:
-    """The encoder over the catalogue's findings whose group the reasons for visit know."""
+    """The encoder over the findings of `group_of_finding`."""
+    return AcuityEncoder(group_of_finding(catalogue), chronic_codes(catalogue), codes)
+
+
+def group_of_finding(catalogue: Catalogue) -> dict[str, str]:
+    """The complaint group that each finding opens, where the reasons for visit know it.
+
+    A danger sign opens none that could lower a probability.
+    """
     groups = nhamcs.load_groups(CATALOGUE / nhamcs.GROUPS.name).groups
     signs = danger_signs()
-    opened = {
+    return {
         table["code"]: table["group"]
         for table in catalogue.findings.values()
         if table["group"] in groups and (table["code"] not in signs or table["group"] in RISING_GROUPS)
     }
-    return AcuityEncoder(opened, chronic_codes(catalogue), codes)
 
 
 def danger_signs() -> frozenset[str]:
@@ -306,7 +313,7 @@ def _contract(
         thresholds=thresholds,
         vocabulary={
             "features": list(encoder.names),
-            "groups": {table["code"]: table["group"] for table in catalogue.findings.values() if table["group"] in encoder.groups},
+            "groups": group_of_finding(catalogue),
             "chronic": chronic_codes(catalogue),
             "codes": list(encoder.codes),
             "rising": sorted(name for name, rising in zip(encoder.names, rising_columns(encoder, catalogue), strict=True) if rising),
