@@ -24,7 +24,7 @@ CASE: dict[str, Any] = {
     "vitals": {"pulse_per_minute": 118, "systolic_mmhg": 96, "spo2_percent": 93},
     "district": "Tharparkar",
 }
-MILD: dict[str, Any] = {"age_years": 25, "sex": "female", "complaint": "zukam, naak beh rahi hai"}
+MILD: dict[str, Any] = {"age_years": 25, "sex": "female", "complaint": "kharish"}
 
 
 @dataclass

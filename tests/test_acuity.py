@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inference import acuity
 from inference.acuity import CONSCIOUSNESS, AcuityEncoder, AcuityModel
 from inference.bundle import load_bundle
 from inference.case import Case, Vitals
@@ -157,8 +159,22 @@ def test_a_worse_vital_never_lowers_the_shipped_model(data):
     assert after[1] >= before[1] - 1e-6
 
 
+def _usual(name: str, age_years: float) -> float:
+    """The value from which a vital gets worse to either side, at this age."""
+    band = bisect_right(acuity._AGE_STARTS_YEARS, age_years) - 1
+    systolic = min(acuity._ADULT_SYSTOLIC, 90.0 + 2.0 * age_years)
+    of_age = {
+        "respiratory_rate_per_minute": acuity._USUAL_BREATHS[band],
+        "pulse_per_minute": acuity._USUAL_PULSE[band],
+        "systolic_mmhg": systolic,
+        "diastolic_mmhg": acuity._DIASTOLIC_SHARE * systolic,
+    }
+    return float(of_age.get(name, WORSE[name][0]))
+
+
 @st.composite
 def _case_and_worse(draw):
+    age_years = draw(st.sampled_from((0.1, 0.8, 2.5, 4.0, 7.0, 11.0, 14.0)) | st.integers(18, 100).map(float))
     vitals = {name: draw(st.none() | st.integers(int(low), int(high)).map(float)) for name, (_, low, high) in WORSE.items()} | {
         "consciousness": draw(st.none() | st.sampled_from("ACVPU")),
         "pain_score": draw(st.none() | st.integers(0, 10)),
@@ -172,15 +188,13 @@ def _case_and_worse(draw):
         place = draw(st.integers(0, 3))
         vitals[name], worse[name] = levels[place], levels[draw(st.integers(place + 1, 4))]
     else:
-        usual, low, high = WORSE[name]
+        _, low, high = WORSE[name]
+        usual = _usual(name, age_years)
         below = name == "spo2_percent" or draw(st.booleans())
         first, second = sorted(draw(st.tuples(*[st.floats(0, 1)] * 2)))
         end = low if below else high
         vitals[name], worse[name] = (usual + share * (end - usual) for share in (first, second))
-    who = {
-        "age_years": draw(st.sampled_from((0.1, 0.8, 2.5, 4.0, 7.0, 11.0, 14.0)) | st.integers(18, 100).map(float)),
-        "sex": draw(st.sampled_from(("female", "male", "unknown"))),
-    }
+    who = {"age_years": age_years, "sex": draw(st.sampled_from(("female", "male", "unknown")))}
     return Case(case_id="a", vitals=vitals, **who), Case(case_id="b", vitals=worse, **who)
 
 
