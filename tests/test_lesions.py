@@ -42,6 +42,7 @@ from training.metrics import bootstrap_interval
 Array = NDArray[Any]
 SITES, LABELS = ("FACE", "ARM"), ("ACK", "BCC", "MEL", "NEV", "SCC", "SEK")
 FEATURES = clinical_features(SITES)
+SAMPLE_PHOTOS = Path(__file__).parent.parent / "data/sample/photos"
 RECIPE = PhotoRecipe(16, "squash", (127.0,) * 3, (128.0,) * 3)
 
 
@@ -113,10 +114,9 @@ def test_answers_come_in_order_with_failures_in_their_place(tmp_path: Path, thre
         assert answer.probabilities["BCC"] == pytest.approx(red / 255 / 2, abs=0.01)
 
 
-def test_a_score_names_its_labels_and_its_quality(tmp_path: Path) -> None:
+def test_a_score_names_its_labels_and_its_quality() -> None:
     """Probabilities carry label names, the most probable one leads, and the gate's verdict is there."""
-    save_skin(tmp_path / "a.png", 200)
-    (score,) = lesion_model().score([LesionRequest(Photo(path="a.png", itch=True, body_site="arm"), tmp_path, 60)])
+    (score,) = lesion_model().score([LesionRequest(Photo(path="mole.jpg", itch=True, body_site="arm"), SAMPLE_PHOTOS, 60)])
     assert isinstance(score, LesionScore)
     assert tuple(score.probabilities) == LABELS
     assert score.probabilities["SCC"] == 0.25
@@ -126,7 +126,7 @@ def test_a_score_names_its_labels_and_its_quality(tmp_path: Path) -> None:
 
 
 def test_a_poor_photo_is_scored_all_the_same(tmp_path: Path) -> None:
-    """The gate speaks beside the score: a blurred cancer may still raise urgency."""
+    """The gate speaks beside the score; whether it is believed is decided elsewhere."""
     Image.new("RGB", (200, 200), (180, 120, 90)).save(tmp_path / "a.png")
     (score,) = lesion_model().score([LesionRequest(Photo(path="a.png"), tmp_path)])
     assert isinstance(score, LesionScore)

@@ -69,7 +69,16 @@ def test_a_new_version_changes_contracts_alone(shared_data, models_folder, tmp_p
     for task in ("symptoms", "acuity"):
         before, after = (load_bundle(models / task / version).contract for version in (old[task], "9.0.0"))
         assert before == load_bundle(models_folder / task / old[task]).contract
-        assert after == before.model_copy(update={"version": "9.0.0", "created": after.created})
+        told = after.model_copy(update={"version": old[task], "created": before.created}).model_dump()
+        assert _rounded(told) == _rounded(before.model_dump())  # the last digits of a sum differ from processor to processor
+
+
+def _rounded(value):
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(inner) for inner in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def test_levels_without_the_visits_change_nothing(tmp_path, models_folder):
