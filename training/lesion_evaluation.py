@@ -122,14 +122,19 @@ class OperatingPoint:
 
 
 def operating_point(held_out: HeldOut, rows: NDArray[np.bool_], data: SkinSet) -> OperatingPoint:
-    """All that the held-out `rows` [N] settle; `data` are the records of these rows."""
+    """All that the held-out `rows` [N] settle; `data` are the records of these rows.
+
+    The malignancy threshold keeps its sensitivity with the answers and without any: a clinic sends either.
+    """
     full, photo_only, known = held_out.full[rows], held_out.photo_only[rows], held_out.known[rows]
     calibration = fit_calibration(photo_only, targets(data))
     fusion = fit_fusion(calibration.apply(photo_only), full - photo_only, known, targets(data))
-    probabilities = OperatingPoint(calibration, fusion, 0.0).probabilities(full, photo_only, known)
-    scored = _scored(probabilities, np.zeros(len(full), dtype=bool), data)
-    is_malignant, score = malignancy(scored, label_names(data), data.source.malignant)
-    return OperatingPoint(calibration, fusion, malignancy_threshold(is_malignant, score))
+    point = OperatingPoint(calibration, fusion, 0.0)
+    thresholds = []
+    for shown, answers in ((full, known), (photo_only, np.zeros_like(known))):
+        scored = _scored(point.probabilities(shown, photo_only, answers), np.zeros(len(full), dtype=bool), data)
+        thresholds.append(malignancy_threshold(*malignancy(scored, label_names(data), data.source.malignant)))
+    return replace(point, threshold=min(thresholds))
 
 
 def cross_validation_report(held_out: HeldOut, data: SkinSet, version: str) -> dict[str, Any]:

@@ -48,8 +48,10 @@ def export_onnx(scorer: CalibratedLesionNetwork, size: int, clinical_size: int) 
     return model
 
 
-def parity_on(scorer: CalibratedLesionNetwork, model: bytes, examples: Examples, recipe: PhotoRecipe, seed: int) -> dict[str, float | int]:
-    """Compare every output of ONNX with torch's on 1,000 inputs: the photos in turn, each time with other answers unknown."""
+def parity_on(
+    scorer: CalibratedLesionNetwork, model: bytes, examples: Examples, recipe: PhotoRecipe, seed: int, inputs: int = PARITY_INPUTS
+) -> dict[str, float | int]:
+    """Compare every output of ONNX with torch's on so many inputs: the photos in turn, each time with other answers unknown."""
 
     def source(feeds: dict[str, Array]) -> dict[str, Array]:
         with torch.no_grad():
@@ -57,7 +59,7 @@ def parity_on(scorer: CalibratedLesionNetwork, model: bytes, examples: Examples,
         return dict(zip(OUTPUTS, (output.numpy() for output in outputs), strict=True))
 
     generator = np.random.default_rng(seed)
-    rows = np.resize(generator.permutation(len(examples.targets)), PARITY_INPUTS)
+    rows = np.resize(generator.permutation(len(examples.targets)), inputs)
     clinical = hide_answers(examples.clinical[rows], examples.targets[rows], 0.5, generator)
     worst, compared = 0.0, 0
     for at in range(0, len(rows), _PARITY_BATCH):

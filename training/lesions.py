@@ -20,7 +20,7 @@ from rich.console import Console
 from inference.bundle import Contract, DataSource, TensorSpec
 from inference.errors import DataError
 from inference.photo import PhotoRecipe, clinical_features, encode_clinical, open_photo, photo_pixels
-from training.export import file_sha256, now_utc, write_bundle
+from training.export import PARITY_INPUTS, file_sha256, now_utc, write_bundle
 from training.lesion_backbones import BACKBONES
 from training.lesion_evaluation import (
     OperatingPoint,
@@ -45,7 +45,7 @@ from training.skin_sources import BODY_SITE_WORDS, BODY_SITES, NON_COMMERCIAL, S
 from training.tracking import current_commit, tracked_run
 
 CHECKPOINTS = Path("runs/lesions")
-_SMOKE_FOLDS, _SMOKE_RECORDS_A_LABEL = 2, 16
+_SMOKE_FOLDS, _SMOKE_RECORDS_A_LABEL, _SMOKE_PARITY = 2, 16, 100
 _SMOKE_PLAN = Plan(size=96, stored_size=112, epochs=1, batch_size=16, views=1)
 # Thousands of photos: fewer rounds, augmented live, one split, and the rare classes drawn less often than equally.
 _MANY_PHOTOS = Plan(epochs=8, views=0, class_balance=0.7, averaging_decay=0.99, backbone_rate=4e-4)
@@ -104,7 +104,7 @@ def train(args: argparse.Namespace) -> Path:
         _join_answers(network, point)
         scorer = CalibratedLesionNetwork(network, *_calibrated(point.calibration, data), familiarity).eval()
         model = export_onnx(scorer, plan.size, examples.clinical.shape[1])
-        parity = parity_on(scorer, model, examples, recipe, args.seed)
+        parity = parity_on(scorer, model, examples, recipe, args.seed, _SMOKE_PARITY if args.smoke else PARITY_INPUTS)
         settings |= {"commit": current_commit(), "calibration": asdict(point.calibration), "fusion": asdict(point.fusion), "parity": parity}
         settings |= {
             "began_from": learned.source.name if learned else "ImageNet",
