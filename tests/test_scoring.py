@@ -588,13 +588,13 @@ def test_a_lane_answers_everybody_when_the_results_are_not_one_for_each(results)
 
 @pytest.fixture
 def folder(tmp_path: Path, models_folder: Path) -> Path:
-    """A models folder of its own: the shipped acuity live, 1.1.0 beside it under another key, no other task, for speed."""
+    """A models folder of its own: the shipped acuity live, 9.1.0 beside it under another key, no other task, for speed."""
     for name in ("acuity", "trusted_keys"):
         shutil.copytree(models_folder / name, tmp_path / name)
-    old, new = tmp_path / "acuity" / ACUITY, tmp_path / "acuity" / "1.1.0"
+    old, new = tmp_path / "acuity" / ACUITY, tmp_path / "acuity" / "9.1.0"
     shutil.copytree(old, new)
     contract = json.loads((new / "contract.json").read_text(encoding="utf-8"))
-    (new / "contract.json").write_text(json.dumps({**contract, "version": "1.1.0"}), encoding="utf-8")
+    (new / "contract.json").write_text(json.dumps({**contract, "version": "9.1.0"}), encoding="utf-8")
     key = Ed25519PrivateKey.generate()
     message = signed_message({name: (new / name).read_bytes() for name in SIGNED_FILES})
     record = {"key_id": "second", "signature": base64.b64encode(key.sign(message)).decode()}
@@ -615,7 +615,7 @@ def unnamed(folder: Path) -> tuple[str, ...]:
 
 
 def test_models_are_exchanged_under_load(folder):
-    """While requests come, 1.1.0 goes live and the shipped version again: no error, and each assessment names the one that scored it."""
+    """While requests come, 9.1.0 goes live and the shipped version again: no error, and each assessment names the one that scored it."""
     one = Scorer(folder, load_policy(), watch_seconds=60.0)
     results = []
 
@@ -628,7 +628,7 @@ def test_models_are_exchanged_under_load(folder):
         is_over = asyncio.Event()
         clients = [asyncio.create_task(client(str(n), is_over)) for n in range(4)]
         problems = set()
-        for version in ("1.1.0", ACUITY):
+        for version in ("9.1.0", ACUITY):
             await asyncio.sleep(0.1)
             serve(folder, version)
             problems |= set(await one.reload())
@@ -642,20 +642,20 @@ def test_models_are_exchanged_under_load(folder):
     assert len(results) > 100
     assert {(it.scored_by, it.review.needed) for it in results} == {("models and rules", False)}
     versions = [it.provenance.bundles["acuity"].version for it in results]
-    assert set(versions) == {ACUITY, "1.1.0"}
+    assert set(versions) == {ACUITY, "9.1.0"}
     assert len({it.provenance.bundles["acuity"].sha256 for it in results}) == 2
 
 
 def test_a_new_bundle_that_was_altered_leaves_the_old_one_live(folder):
     """The old model goes on scoring, is named as live, and the problem is said until the folder is right again."""
     one = Scorer(folder, load_policy(), watch_seconds=0.02)
-    card = folder / "acuity" / "1.1.0" / "card.md"
+    card = folder / "acuity" / "9.1.0" / "card.md"
     content = card.read_bytes()
 
     async def work():
         await until(lambda: one.ready)
         card.write_bytes(content + b"!")
-        serve(folder, "1.1.0")
+        serve(folder, "9.1.0")
         await until(lambda: one.health().problems != unnamed(folder))
         degraded, result = one.health(), await one.assess(case(), NOW)
         card.write_bytes(content)
@@ -664,10 +664,10 @@ def test_a_new_bundle_that_was_altered_leaves_the_old_one_live(folder):
 
     degraded, before, after = run(one, work())
     assert degraded.bundles["acuity"].version == ACUITY
-    assert "1.1.0 was altered after it was signed" in degraded.problems[0]
+    assert "9.1.0 was altered after it was signed" in degraded.problems[0]
     assert degraded.problems[-1] == f"acuity {ACUITY} stays live until what serving.toml names can be used"
     assert before.provenance.bundles["acuity"].version == ACUITY and before.critical_probability is not None
-    assert after.provenance.bundles["acuity"].version == "1.1.0"
+    assert after.provenance.bundles["acuity"].version == "9.1.0"
 
 
 def test_without_a_folder_the_rules_rank_until_it_appears(tmp_path, folder):
@@ -741,8 +741,8 @@ def test_watching_outlives_a_lane_that_is_full(folder, caplog):
 
         one._loading.put = put
         await until(lambda: bool(refused))
-        serve(folder, "1.1.0")
-        await until(lambda: one.health().bundles["acuity"].version == "1.1.0")
+        serve(folder, "9.1.0")
+        await until(lambda: one.health().bundles["acuity"].version == "9.1.0")
 
     run(one, work())
     assert "the models' folder was not looked at: OverloadedError" in caplog.text
@@ -805,10 +805,10 @@ def test_a_load_that_failed_is_not_tried_at_every_look(folder, monkeypatch):
 def test_the_fingerprint_sees_what_matters(folder):
     """Another version named, or a file of a named version changed, changes it; other files do not."""
     first = fingerprint(folder)
-    (folder / "acuity" / "1.1.0" / "card.md").write_bytes(b"another")
+    (folder / "acuity" / "9.1.0" / "card.md").write_bytes(b"another")
     assert fingerprint(folder) == first
     (folder / "acuity" / ACUITY / "card.md").write_bytes(b"another")
     assert fingerprint(folder) != first
     second = fingerprint(folder)
-    serve(folder, "1.1.0")
+    serve(folder, "9.1.0")
     assert fingerprint(folder) not in (first, second)
