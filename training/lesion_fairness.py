@@ -38,7 +38,7 @@ WHITE_BALANCE = {"cool": (0.75, 1.0, 1.33), "warm": (1.33, 1.0, 0.75), "green": 
 _LEAST_YELLOW, _MOST_YELLOW = 8.0, 22.0  # b* of skin, so that ITA says how light it is
 _AROUND = 0.5
 _FROM_XYZ = np.linalg.inv(XYZ_OF_LINEAR)
-_BATCH = 64
+_BATCH = 16
 
 
 @dataclass(frozen=True, slots=True)
