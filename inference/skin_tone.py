@@ -67,11 +67,15 @@ def tone_group(ita_degrees: float) -> ToneGroup:
     return next((name for name, least in TONE_GROUPS if ita_degrees > least), "dark")
 
 
-def lab(srgb: NDArray[np.float64]) -> NDArray[np.float64]:
-    """CIELAB (D65, 2 degrees) of sRGB [..., 3] in 0-255 (IEC 61966-2-1, CIE 15)."""
+def linear_light(srgb: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Linear light in [0, 1] of sRGB in 0-255 (IEC 61966-2-1)."""
     share = srgb / 255.0
-    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    ratio = linear @ XYZ_OF_LINEAR.T / WHITE_D65
+    return np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+
+
+def lab(srgb: NDArray[np.float64]) -> NDArray[np.float64]:
+    """CIELAB (D65, 2 degrees) of sRGB [..., 3] in 0-255 (CIE 15)."""
+    ratio = linear_light(srgb) @ XYZ_OF_LINEAR.T / WHITE_D65
     root = np.where(ratio > _CUBE_LIMIT, np.cbrt(ratio), _SLOPE * ratio + 4 / 29)
     x, y, z = np.moveaxis(root, -1, 0)
     return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)

@@ -117,6 +117,7 @@ class SymptomModel:
         self._local = np.zeros(len(self._labels), dtype=np.float32)
         self._known_shifts: dict[tuple[str | None, str | None], NDArray[np.float32]] = {}
         self._severity = np.array([label.severity or 5 for label in self._labels])
+        self._severities = np.eye(6)[self._severity]  # [conditions, 6]
 
     @property
     def thresholds(self) -> Mapping[str, float]:
@@ -281,12 +282,11 @@ class SymptomModel:
         """
         rows = np.arange(len(reads))
         rows[list(again)] = np.arange(len(reads), len(evidence))
-        severities = np.eye(6)[self._severity]
-        masses, small = probabilities[rows] @ severities, np.array(sizes)[rows]
+        masses, small = probabilities[rows] @ self._severities, np.array(sizes)[rows]
         if self.priors is not None:
             shifts = [self._shift(read.case) - self._local for read in reads]
             usual = self._probabilities(evidence[rows], reads, shifts)
-            worse = np.maximum(np.cumsum(masses, axis=1), np.cumsum(usual @ severities, axis=1))
+            worse = np.maximum(np.cumsum(masses, axis=1), np.cumsum(usual @ self._severities, axis=1))
             masses, small = np.diff(worse, axis=1, prepend=0.0), np.minimum(small, self._sets.sizes(usual, evidence[rows]))
         return masses.tolist(), small.tolist()
 

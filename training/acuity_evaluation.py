@@ -27,6 +27,7 @@ from training.metrics import (
     average_precision,
     bootstrap_interval,
     expected_calibration_error,
+    mean,
     metrics_document,
     sensitivity_at_specificity,
     wilson_interval,
@@ -145,7 +146,7 @@ def _evaluate_nhamcs(bundle: Bundle, name: str, path: Path) -> dict[str, Any]:
             "average_precision": bootstrap_interval(average_precision, truth[rows], probability[rows], repeats=_SUBGROUP_REPEATS),
             "ece": bootstrap_interval(expected_calibration_error, truth[rows], probability[rows], repeats=_SUBGROUP_REPEATS),
             "prevalence": wilson_interval(int(truth[rows].sum()), int(rows.sum())),
-            "mean_probability": bootstrap_interval(_mean, probability[rows], repeats=_SUBGROUP_REPEATS),
+            "mean_probability": bootstrap_interval(mean, probability[rows], repeats=_SUBGROUP_REPEATS),
         }
         for group, rows in _groups(age, sex, arrived).items()
     }
@@ -187,7 +188,7 @@ def _evaluate_ktas(bundle: Bundle, name: str, path: Path) -> dict[str, Any]:
             "auc": bootstrap_interval(auc, truth[rows], probability[rows], repeats=_SUBGROUP_REPEATS),
             "ece": bootstrap_interval(_ece, truth[rows], probability[rows], repeats=_SUBGROUP_REPEATS),
             "prevalence": wilson_interval(int(truth[rows].sum()), int(rows.sum())),
-            "mean_probability": bootstrap_interval(_mean, probability[rows], repeats=_SUBGROUP_REPEATS),
+            "mean_probability": bootstrap_interval(mean, probability[rows], repeats=_SUBGROUP_REPEATS),
         }
         for group, rows in _groups(age, sex, list(visits.by_ambulance)).items()
     }
@@ -212,10 +213,6 @@ def ktas_probabilities(bundle: Bundle, visits: KtasVisits, *, is_known: bool) ->
     head_rows = HeadRows(rows, lost, np.log(inside / (1 - inside)))
     held_out = out_of_fold(head_rows, visits, model.encoder, is_rising, int(bundle.contract.training["seed"]))
     return held_out.probability, held_out.without_pain
-
-
-def _mean(values: Array) -> float:
-    return float(np.mean(values)) if len(values) else float("nan")
 
 
 def _ece(truth: Array, probability: Array) -> float:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from inference.bundle import Bundle
 from inference.calibration import BANDS_KEY
 from inference.errors import DataError
-from training.symptom_evaluation import SEVERE, knowledge_of, probabilities_of
+from training.questionnaire import outputs_of
+from training.symptom_evaluation import SEVERE, knowledge_of
 from training.symptoms import Recipe, decision_patients
 
 Array = NDArray[Any]
@@ -95,5 +96,5 @@ def decision_scores(bundle: Bundle, catalogue: Path) -> tuple[Array, Array, Arra
     training = bundle.contract.training
     recipe = Recipe(**{name: training[name] for name in Recipe.__dataclass_fields__ if name in training})
     patients, feeds = decision_patients(knowledge_of(bundle, catalogue), recipe, int(training["seed"]))
-    probabilities = probabilities_of(bundle, feeds["evidence"], feeds["demographics"], feeds["log_shift"])
+    probabilities = outputs_of(bundle, feeds["evidence"], feeds["demographics"], feeds["log_shift"])["probabilities"]
     return patients.condition, probabilities, feeds["evidence"]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.metrics import Interval, bootstrap_interval, wilson_interval
+from training.metrics import Interval, bootstrap_interval, mean, wilson_interval
 
 Array = NDArray[Any]
 LEAST_PATIENTS = 30  # of a condition: a share of fewer says too little to be called the worst
@@ -29,9 +29,9 @@ def set_figures(truth: Array, members: Array) -> dict[str, Interval]:
     by_condition = _coverages(truth, covered)
     worst = min(by_condition.values(), key=lambda figure: figure.value, default=Interval(nan, nan, nan, 0))
     return {
-        "coverage": bootstrap_interval(_mean, covered.astype(float)),
+        "coverage": bootstrap_interval(mean, covered.astype(float)),
         "coverage_worst_condition": worst,
-        "set_size": bootstrap_interval(_mean, members.sum(axis=1).astype(float)),
+        "set_size": bootstrap_interval(mean, members.sum(axis=1).astype(float)),
     }
 
 
@@ -92,7 +92,3 @@ def condition_errors(truth: Array, probabilities: Array) -> Array:
         expected = np.bincount(bins, weights=p[order], minlength=CALIBRATION_BINS)
         errors[label] = np.abs(observed - expected).sum() / counts[label]
     return errors
-
-
-def _mean(values: Array) -> float:
-    return float(np.mean(values)) if len(values) else nan

@@ -21,7 +21,7 @@ from inference.lesions import LesionModel, LesionRequest
 from inference.photo import PhotoRecipe, normalise
 from inference.photo_features import judged_copy
 from inference.skin_tone import DARKER_GROUPS, DARKER_SKIN_TYPES, WHITE_D65, XYZ_OF_LINEAR, SkinTone, estimate_skin_tone, lab
-from training.metrics import Interval, bootstrap_interval, metrics_document
+from training.metrics import Interval, bootstrap_interval, mean, metrics_document
 from training.photo_faults import to_linear, to_srgb
 from training.skin_data import read_skin_data
 
@@ -166,8 +166,8 @@ def _tone_figures(photos: _Photos) -> dict[str, Interval]:
     lighter = known & ~darker
     return {
         "tone_correlation": bootstrap_interval(_rank_correlation, photos.skin_types[known], -angle[known], groups=photos.groups[known]),
-        "lighter_taken_for_darker": bootstrap_interval(_mean, looks_darker[lighter], groups=photos.groups[lighter]),
-        "darker_recognised": bootstrap_interval(_mean, looks_darker[darker], groups=photos.groups[darker]),
+        "lighter_taken_for_darker": bootstrap_interval(mean, looks_darker[lighter], groups=photos.groups[lighter]),
+        "darker_recognised": bootstrap_interval(mean, looks_darker[darker], groups=photos.groups[darker]),
     }
 
 
@@ -200,14 +200,10 @@ def _answers(bundle: Bundle, pixels: Pixels, clinical: Array) -> Answers:
 def _figures(step: Answers, taken: Answers, is_malignant: Array, groups: Array, threshold: float) -> dict[str, Interval]:
     flagged, before = step.malignancy >= threshold, taken.malignancy >= threshold
     return {
-        "sensitivity": bootstrap_interval(_mean, flagged[is_malignant], groups=groups[is_malignant]),
-        "specificity": bootstrap_interval(_mean, ~flagged[~is_malignant], groups=groups[~is_malignant]),
-        "malignancy_probability": bootstrap_interval(_mean, step.malignancy, groups=groups),
-        "mean_shift": bootstrap_interval(_mean, step.malignancy - taken.malignancy, groups=groups),
-        "decision_flips": bootstrap_interval(_mean, flagged != before, groups=groups),
-        "label_flips": bootstrap_interval(_mean, step.label != taken.label, groups=groups),
+        "sensitivity": bootstrap_interval(mean, flagged[is_malignant], groups=groups[is_malignant]),
+        "specificity": bootstrap_interval(mean, ~flagged[~is_malignant], groups=groups[~is_malignant]),
+        "malignancy_probability": bootstrap_interval(mean, step.malignancy, groups=groups),
+        "mean_shift": bootstrap_interval(mean, step.malignancy - taken.malignancy, groups=groups),
+        "decision_flips": bootstrap_interval(mean, flagged != before, groups=groups),
+        "label_flips": bootstrap_interval(mean, step.label != taken.label, groups=groups),
     }
-
-
-def _mean(values: Array) -> float:
-    return float(np.mean(values)) if len(values) else float("nan")

@@ -33,6 +33,11 @@ class Interval:
         return {key: None if isnan(value) else value for key, value in asdict(self).items()}
 
 
+def mean(values: Array) -> float:
+    """The mean, NaN of nothing."""
+    return float(np.mean(values)) if len(values) else nan
+
+
 def bootstrap_interval(statistic: Statistic, *arrays: Array, groups: Array | None = None, repeats: int = 500, seed: int = 0) -> Interval:
     """Percentile bootstrap (Efron 1979) of `statistic(*arrays)`; whole groups are drawn where `groups` is given.
 

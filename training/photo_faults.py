@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from inference.skin_tone import linear_light
+
 Pixels = NDArray[np.uint8]
 Fault = Callable[[Image.Image, float, np.random.Generator], Image.Image]
 _JPEG_QUALITY = 88
 _READ_NOISE = 1.2  # of a phone's sensor, in levels of 255
 LESION_SHARE = 0.25  # assumed radius of the lesion, as a share of the shorter side: PAD-UFES-20 has no outlines
-_SHARE = np.arange(256) / 255
-_LINEAR = np.where(_SHARE <= 0.04045, _SHARE / 12.92, ((_SHARE + 0.055) / 1.055) ** 2.4).astype(np.float32)
+_LINEAR = linear_light(np.arange(256.0)).astype(np.float32)
 _FINE = 16383  # steps of linear light: fine enough for the darkest sRGB levels
 _STEPS = np.arange(_FINE + 1) / _FINE
 _SRGB = np.rint(255 * np.where(_STEPS <= 0.0031308, 12.92 * _STEPS, 1.055 * _STEPS ** (1 / 2.4) - 0.055)).astype(np.uint8)
@@ -35,7 +36,7 @@ def as_sent(image: Image.Image) -> Image.Image:
 
 
 def to_linear(pixels: Pixels) -> NDArray[np.float32]:
-    """sRGB in 0-255 to linear light in [0, 1] (IEC 61966-2-1)."""
+    """sRGB in 0-255 to linear light in [0, 1] (see `linear_light`)."""
     return _LINEAR[pixels]
 
 

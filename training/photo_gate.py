@@ -18,7 +18,7 @@ from inference.errors import DataError, PhotoError
 from inference.photo import PhotoRecipe, normalise, open_photo, photo_pixels
 from inference.photo_features import judged_copy, luma_of, picture_features
 from inference.photo_quality import PhotoQuality, judge_quality
-from training.metrics import Interval, bootstrap_interval, metrics_document
+from training.metrics import Interval, bootstrap_interval, mean, metrics_document
 from training.photo_gate_fitting import Judged, as_toml, fit_gate
 from training.photo_grades import (
     PICTURES_A_KIND,
@@ -106,7 +106,7 @@ Pairs = Sequence[tuple[GradedPhoto, PhotoQuality]]
 def _share(pairs: Pairs) -> Interval:
     """The share that the gate refuses, with its interval over patients."""
     refused = np.array([not quality.ok for _, quality in pairs], dtype=float)
-    return bootstrap_interval(_mean, refused, groups=np.array([graded.group for graded, _ in pairs]))
+    return bootstrap_interval(mean, refused, groups=np.array([graded.group for graded, _ in pairs]))
 
 
 def _by_kind(judged: Pairs) -> dict[str, dict[str, Interval]]:
@@ -155,10 +155,6 @@ def _label_changes(records: Sequence[SkinRecord], folder: Path) -> dict[str, Int
         else:
             changed.setdefault(f"{graded.kind} {graded.grade.grade:g}", []).append((graded.group, label != first))
     return {
-        name: bootstrap_interval(_mean, np.array([float(one) for _, one in pairs]), groups=np.array([group for group, _ in pairs]))
+        name: bootstrap_interval(mean, np.array([float(one) for _, one in pairs]), groups=np.array([group for group, _ in pairs]))
         for name, pairs in changed.items()
     }
-
-
-def _mean(values: Any) -> float:
-    return float(np.mean(values)) if len(values) else float("nan")

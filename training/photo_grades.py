@@ -22,7 +22,6 @@ from training.render import SKIN_TONES, render_lesion
 
 Verdict = Literal["good", "between", "bad"]
 Draw = np.random.Generator
-MOST_FLIPS_OF_GOOD, LEAST_FLIPS_OF_BAD = 0.15, 0.30
 _SIZES = ((256, 192), (192, 256), (256, 256))
 _ORIGINAL = (4000, 3000)  # pictures of other things are not small
 _CROPS = 12

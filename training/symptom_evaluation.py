@@ -32,6 +32,7 @@ from training.metrics import (
     Interval,
     bootstrap_interval,
     expected_calibration_error,
+    mean,
     metrics_document,
 )
 from training.questionnaire import outputs_of, questionnaire
@@ -214,27 +215,22 @@ def _scored(bundle: Bundle, patients: Answering, full: Array, asking: Asking, co
     )
 
 
-def probabilities_of(bundle: Bundle, evidence: Array, demographics: Array, shift: Array) -> Array:
-    """The bundle's probabilities, [n, conditions]; see `outputs_of`."""
-    return outputs_of(bundle, evidence, demographics, shift)["probabilities"]
-
-
 def _figures(scored: Scored, severity: Array) -> dict[str, Interval]:
     truth, p = scored.condition, scored.probabilities
     correct, confidence = (p.argmax(1) == truth).astype(float), p.max(1)
     severe_case = severity[truth] <= SEVERE
     severe_mass = p[:, severity <= SEVERE].sum(1)
     figures = {
-        "missed_severe": bootstrap_interval(_mean, 1.0 - _in_top(p[severe_case], truth[severe_case], 3)),
-        **{f"gtpa@{k}": bootstrap_interval(_mean, _in_top(p, truth, k)) for k in (1, 3, 5)},
+        "missed_severe": bootstrap_interval(mean, 1.0 - _in_top(p[severe_case], truth[severe_case], 3)),
+        **{f"gtpa@{k}": bootstrap_interval(mean, _in_top(p, truth, k)) for k in (1, 3, 5)},
         "ece": bootstrap_interval(expected_calibration_error, correct, confidence),
-        "severe_mass_given_severe": bootstrap_interval(_mean, severe_mass[severe_case]),
+        "severe_mass_given_severe": bootstrap_interval(mean, severe_mass[severe_case]),
     }
     has_list = scored.differential.sum(1) > 0
     if has_list.any():
         figures |= _differential_figures(scored.listed[has_list], scored.differential[has_list], severity)
     if scored.asked is not None:
-        figures["questions"] = bootstrap_interval(_mean, scored.asked.astype(float))
+        figures["questions"] = bootstrap_interval(mean, scored.asked.astype(float))
     return figures
 
 
@@ -250,12 +246,12 @@ def _differential_figures(p: Array, reference: Array, severity: Array) -> dict[s
     ruled_in, _ = _overlap(ours[:, severe], theirs[:, severe])
     ruled_out, _ = _overlap(~ours[:, severe], ~theirs[:, severe])
     return {
-        "ddr": bootstrap_interval(_mean, recall),
-        "ddp": bootstrap_interval(_mean, precision),
-        "ddf1": bootstrap_interval(_mean, _harmonic(recall, precision)),
-        "dsr": bootstrap_interval(_mean, ruled_in),
-        "dsp": bootstrap_interval(_mean, ruled_out),
-        "dshm": bootstrap_interval(_mean, _harmonic(ruled_in, ruled_out)),
+        "ddr": bootstrap_interval(mean, recall),
+        "ddp": bootstrap_interval(mean, precision),
+        "ddf1": bootstrap_interval(mean, _harmonic(recall, precision)),
+        "dsr": bootstrap_interval(mean, ruled_in),
+        "dsp": bootstrap_interval(mean, ruled_out),
+        "dshm": bootstrap_interval(mean, _harmonic(ruled_in, ruled_out)),
     }
 
 
@@ -279,11 +275,7 @@ def _subgroups(scored: Scored) -> dict[str, dict[str, Interval]]:
     groups = {f"age {bands[band]}": scored.demographics // len(SEXES) == band for band in range(len(bands))}
     groups |= {f"sex {sex}": scored.demographics % len(SEXES) == index for index, sex in enumerate(SEXES)}
     return {
-        name: {f"gtpa@{k}": bootstrap_interval(_mean, _in_top(scored.probabilities[rows], scored.condition[rows], k)) for k in (1, 3)}
+        name: {f"gtpa@{k}": bootstrap_interval(mean, _in_top(scored.probabilities[rows], scored.condition[rows], k)) for k in (1, 3)}
         for name, rows in groups.items()
         if rows.sum() >= SMALLEST_SUBGROUP
     }
-
-
-def _mean(values: Array) -> float:
-    return float(np.mean(values)) if len(values) else float("nan")
