@@ -132,7 +132,7 @@ def operating_point(held_out: HeldOut, rows: NDArray[np.bool_], data: SkinSet) -
     point = OperatingPoint(calibration, fusion, 0.0)
     thresholds = []
     for shown, answers in ((full, known), (photo_only, np.zeros_like(known))):
-        scored = _scored(point.probabilities(shown, photo_only, answers), np.zeros(len(full), dtype=bool), data)
+        scored = scored_of(point.probabilities(shown, photo_only, answers), np.zeros(len(full), dtype=bool), data)
         thresholds.append(malignancy_threshold(*malignancy(scored, label_names(data), data.source.malignant)))
     return replace(point, threshold=min(thresholds))
 
@@ -195,13 +195,13 @@ def _judged_by_others(held_out: HeldOut, data: SkinSet, *, with_answers: bool) -
     flagged = np.zeros(len(full), dtype=bool)
     for fold in np.unique(held_out.fold_of):
         inside, outside = held_out.fold_of == fold, held_out.fold_of != fold
-        others = replace(data, records=tuple(np.array(data.records, dtype=object)[outside]))
-        point = operating_point(held_out, outside, others)
+        point = operating_point(held_out, outside, data.part(outside))
         probabilities[inside] = point.probabilities(full[inside], photo_only[inside], known[inside])
-        scored = _scored(probabilities, flagged, data).rows(inside)
+        scored = scored_of(probabilities, flagged, data).rows(inside)
         flagged[inside] = malignancy(scored, label_names(data), data.source.malignant)[1] >= point.threshold
-    return _scored(probabilities, flagged, data)
+    return scored_of(probabilities, flagged, data)
 
 
-def _scored(probabilities: NDArray[np.float64], flagged: NDArray[np.bool_], data: SkinSet) -> Scored:
+def scored_of(probabilities: NDArray[np.float64], flagged: NDArray[np.bool_], data: SkinSet) -> Scored:
+    """Probabilities [n, classes] of a data set's photos, and which of them are flagged as malignant, [n], as figures take them."""
     return Scored(targets(data), probabilities, flagged, data.groups, skin_types(list(data.records)))

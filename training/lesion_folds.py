@@ -90,12 +90,8 @@ def cross_validate(
         for fold in np.unique(fold_of)
     ]
     final = _Job("all", every, every[:0], course.seed, course.checkpoints / "all.pt")
-    results = _run_jobs([*jobs, final], examples, classes, course, run, quiet)
-    scores = [np.zeros((len(fold_of), classes), dtype=np.float32) for _ in range(2)]
-    full, photo_only, distance = *scores, np.zeros(len(fold_of), dtype=np.float32)
-    for job, found in zip(jobs, results[:-1], strict=True):
-        full[job.held], photo_only[job.held], distance[job.held] = found
-    return HeldOut(full, photo_only, known_share(examples.clinical), distance, fold_of), _read_back(final, examples, classes, course)
+    *results, _ = _run_jobs([*jobs, final], examples, classes, course, run, quiet)
+    return _held_out(jobs, results, examples, classes, fold_of), _read_back(final, examples, classes, course)
 
 
 def hold_out(
@@ -105,13 +101,18 @@ def hold_out(
     -1 for those that it learned from, whose logits are zeros."""
     every = np.arange(len(learns))
     job = _Job("network", every[learns], every[~learns], course.seed, course.checkpoints / "network.pt")
-    (found,) = _run_jobs([job], examples, classes, course, run, quiet)
-    scores = [np.zeros((len(learns), classes), dtype=np.float32) for _ in range(2)]
-    full, photo_only, distance = *scores, np.zeros(len(learns), dtype=np.float32)
-    full[job.held], photo_only[job.held], distance[job.held] = found
-    return HeldOut(full, photo_only, known_share(examples.clinical), distance, np.where(learns, -1, 0)), _read_back(
-        job, examples, classes, course
-    )
+    results = _run_jobs([job], examples, classes, course, run, quiet)
+    return _held_out([job], results, examples, classes, np.where(learns, -1, 0)), _read_back(job, examples, classes, course)
+
+
+def _held_out(jobs: list[_Job], results: list[_Found], examples: Examples, classes: int, fold_of: NDArray[np.int64]) -> HeldOut:
+    """What the jobs found of the images that they held out, in the images' order; zeros where none did."""
+    n = len(fold_of)
+    full, photo_only = (np.zeros((n, classes), dtype=np.float32) for _ in range(2))
+    distance = np.zeros(n, dtype=np.float32)
+    for job, found in zip(jobs, results, strict=True):
+        full[job.held], photo_only[job.held], distance[job.held] = found
+    return HeldOut(full, photo_only, known_share(examples.clinical), distance, fold_of)
 
 
 def _read_back(job: _Job, examples: Examples, classes: int, course: Course) -> LesionNetwork:

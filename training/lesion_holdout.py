@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.lesion_document import lesion_document
-from training.lesion_evaluation import SHOWN_PARTS, OperatingPoint, label_names, operating_point, skin_types, targets
-from training.lesion_figures import Scored, malignancy
+from training.lesion_evaluation import SHOWN_PARTS, OperatingPoint, label_names, operating_point, scored_of
+from training.lesion_figures import malignancy
 from training.lesion_folds import HeldOut
 from training.skin_data import SkinSet, grouped_folds
 
@@ -30,12 +30,12 @@ def parts(data: SkinSet, seed: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_
 
 def operating_point_of(held_out: HeldOut, data: SkinSet, calibrates: NDArray[np.bool_]) -> OperatingPoint:
     """What the part to calibrate on settles, and it alone."""
-    return operating_point(held_out, calibrates, part_of(data, calibrates))
+    return operating_point(held_out, calibrates, data.part(calibrates))
 
 
 def holdout_report(held_out: HeldOut, data: SkinSet, point: OperatingPoint, reports: NDArray[np.bool_], version: str) -> dict[str, Any]:
     """The content of metrics.json: figures on the part to report on, first from the photo alone."""
-    shown, names, malignant = part_of(data, reports), label_names(data), data.source.malignant
+    shown, names, malignant = data.part(reports), label_names(data), data.source.malignant
     evaluations = {}
     nothing_known = np.zeros(len(held_out.known))
     for title, logits, known, note in (
@@ -43,15 +43,9 @@ def holdout_report(held_out: HeldOut, data: SkinSet, point: OperatingPoint, repo
         ("photo, age and site", held_out.full, held_out.known, "The same network and lesions, with what is recorded of age and site."),
     ):
         probabilities = point.probabilities(logits[reports], held_out.photo_only[reports], known[reports])
-        unflagged = np.zeros(len(probabilities), dtype=bool)
-        scored = Scored(targets(shown), probabilities, unflagged, shown.groups, skin_types(list(shown.records)))
+        scored = scored_of(probabilities, np.zeros(len(probabilities), dtype=bool), shown)
         scored = replace(scored, flagged=malignancy(scored, names, malignant)[1] >= point.threshold)
         document = lesion_document(data.source.task, f"{data.source.task}/{version}", scored, names, malignant)
         key = f"{data.source.name}, held out by lesion, {title}"
         evaluations[key] = {"n": document["n"], "note": note} | {part: document[part] for part in SHOWN_PARTS}
     return {"command": "nabz-train lesions --folds 1", "interval_note": "bootstrap over lesions", "evaluations": evaluations}
-
-
-def part_of(data: SkinSet, chosen: NDArray[np.bool_]) -> SkinSet:
-    """The chosen records [N] as a data set."""
-    return replace(data, records=tuple(record for record, is_in in zip(data.records, chosen, strict=True) if is_in))

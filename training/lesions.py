@@ -35,7 +35,7 @@ from training.lesion_familiarity import fit_familiarity, out_of_distribution
 from training.lesion_figures import Calibration
 from training.lesion_fitting import Examples, Plan, embeddings, photo_recipe
 from training.lesion_folds import Course, HeldOut, cross_validate, hold_out
-from training.lesion_holdout import holdout_report, operating_point_of, part_of, parts
+from training.lesion_holdout import holdout_report, operating_point_of, parts
 from training.lesion_network import CalibratedLesionNetwork, LesionNetwork
 from training.lesion_pretrained import LearnedBackbone, keep_backbone, read_backbone
 from training.lesion_views import hardware
@@ -113,7 +113,7 @@ def train(args: argparse.Namespace) -> Path:
         contract = _contract(data, args.version, checksum, recipe, point.threshold, settings)
         contract = contract if learned is None else passed_on(contract, learned, task)
         is_held = held_out.fold_of >= 0
-        held = part_of(data, is_held)
+        held = data.part(is_held)
         unfamiliar = out_of_distribution(held_out.unfamiliarity[is_held], len(np.unique(held.groups)))
         write_bundle(out, model, contract.model_copy(update={"out_of_distribution": unfamiliar}), report)
         run.log_report(report)

@@ -31,7 +31,7 @@ from training.catalogue import CATALOGUE
 from training.export import copy_as_version, file_sha256, make_live, rewrite_metrics, write_bundle
 from training.ktas import FILE, LAST_EMERGENCY_LEVEL
 from training.metrics import Interval, metrics_document, wilson_interval
-from training.risk_control import certify, recheck, upper_bound
+from training.risk_control import certify, largest_certified, recheck
 from training.severity_levels import choose_severity_levels
 
 Array = NDArray[Any]
@@ -141,15 +141,17 @@ def levels_of(triage: Triage, cases: list[Case]) -> Array:
 
 
 def largest_safe_threshold(judged: Judged) -> float:
-    """The largest threshold whose missed share has an upper confidence bound at or below the target.
+    """The largest threshold whose missed share is certified to be at or below the target: see `largest_certified`.
 
-    The bound is Clopper and Pearson's (1934), one-sided. Raises DataError when not even 0 would do.
+    Raises DataError when not even 0 would do.
     """
-    for threshold in np.sort(np.unique(judged.probability[judged.emergency]))[::-1]:
-        missed = int(np.sum(judged.emergency & ~flagged(judged, threshold)))
-        if upper_bound(missed, int(judged.emergency.sum())) <= TARGET_MISSED:
-            return float(threshold)
-    raise DataError("no threshold keeps missed emergencies at the target: more visits are needed")
+    own = judged.probability[judged.emergency]
+    # Who is raised anyway is missed at no threshold: as good as the highest probability.
+    is_raised = judged.level_without[judged.emergency] <= LAST_EMERGENCY_LEVEL
+    try:
+        return largest_certified(np.where(is_raised, own.max(initial=0.0), own), TARGET_MISSED)
+    except DataError as error:
+        raise DataError("no threshold keeps missed emergencies at the target: more visits are needed") from error
 
 
 def flagged(judged: Judged, threshold: float) -> NDArray[np.bool_]:

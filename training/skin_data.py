@@ -9,7 +9,7 @@ photos are decoded.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,10 @@ class SkinSet:
     def groups(self) -> NDArray[np.str_]:
         """The group of each record."""
         return np.array([record.group for record in self.records])
+
+    def part(self, chosen: NDArray[np.bool_]) -> SkinSet:
+        """The chosen records [N] as a data set."""
+        return replace(self, records=tuple(record for record, is_in in zip(self.records, chosen, strict=True) if is_in))
 
 
 def read_skin_data(path: Path) -> SkinSet:
