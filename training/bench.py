@@ -6,8 +6,6 @@ import argparse
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 
 from inference.bundle import Bundle, load_bundle
 from inference.models import live_versions
-from training.bench_photo import photo_rows
+from training.bench_photo import photo_rows, seconds_of
 from training.bench_queue import service_rows
 from training.catalogue import CATALOGUE
 from training.synthetic import write_synthetic
@@ -54,10 +52,10 @@ def _cases(folder: Path, models: Path) -> list[tuple[str, str]]:
         "--models",
         str(models),
     ]
-    seconds = _seconds(lambda: subprocess.run([*command, "--out", str(folder / "out.jsonl")], check=False, stderr=subprocess.DEVNULL))
+    seconds = seconds_of(lambda: subprocess.run([*command, "--out", str(folder / "out.jsonl")], check=False, stderr=subprocess.DEVNULL))
     bundle = load_bundle(models / "symptoms" / live_versions(models)["symptoms"])
     feeds = _feeds(bundle, CASES)
-    raw = _seconds(lambda: bundle.run(feeds))
+    raw = seconds_of(lambda: bundle.run(feeds))
     return [
         (f"nabz rank, {CASES} cases with complaint text, no photo: seconds, start included", f"{seconds:.2f}"),
         ("the same against the bare symptom model in onnxruntime on ready arrays: ratio", f"{seconds / raw:.1f}"),
@@ -72,12 +70,6 @@ def _feeds(bundle: Bundle, n: int) -> dict[str, NDArray[Any]]:
         "demographics": random.integers(0, 18, n),
         "log_shift": np.zeros((n, len(bundle.contract.labels)), dtype=np.float32),
     }
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

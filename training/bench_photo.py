@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ from training.lesion_familiarity import fit_familiarity
 from training.lesion_network import CalibratedLesionNetwork, LesionNetwork
 from training.render import render_lesion
 
+Input = TypeVar("Input")
 PHOTOS, DISTINCT_PHOTOS, REPEATS = 96, 8, 30
 TWELVE_MEGAPIXELS = (4000, 3000)
 
@@ -45,7 +48,7 @@ def _batch(folder: Path, bundle: Bundle, threads: int) -> list[tuple[str, str]]:
     requests = [LesionRequest(Photo(path=f"{index % DISTINCT_PHOTOS}.jpg", body_site="arm"), folder) for index in range(PHOTOS)]
     model = LesionModel(bundle, threads)
     model.score(requests[:4])
-    ours = _seconds(lambda: model.score(requests))
+    ours = seconds_of(lambda: model.score(requests))
     return [(f"photos of 12 megapixels, decode to score, {threads} threads: photos a second", f"{PHOTOS / ours:.1f}")]
 
 
@@ -90,17 +93,17 @@ def eager_network(bundle: Bundle) -> CalibratedLesionNetwork:
     return CalibratedLesionNetwork(network, 1.0, torch.zeros(size), torch.zeros(size), familiarity).eval()
 
 
-def in_turn(calls: list[Callable[[bytes], object]], files: list[bytes]) -> list[float]:
-    """The median seconds of each call, called in turn REPEATS times after one that is not counted."""
+def in_turn(calls: Sequence[Callable[[Input], object]], inputs: Sequence[Input], repeats: int = REPEATS) -> list[float]:
+    """The median seconds of each call, called in turn `repeats` times after one that is not counted; each turn on one input."""
     taken: list[list[float]] = [[] for _ in calls]
-    for index in range(REPEATS + 1):
+    for index in range(repeats + 1):
         for call, seconds in zip(calls, taken, strict=True):
-            content = files[index % len(files)]
-            seconds.append(_seconds(lambda call=call, content=content: call(content)))  # type: ignore[misc]
+            seconds.append(seconds_of(partial(call, inputs[index % len(inputs)])))
     return [statistics.median(seconds[1:]) for seconds in taken]
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def seconds_of(call: Callable[[], object]) -> float:
+    """The seconds that one call takes."""
     started = time.perf_counter()
     call()
     return time.perf_counter() - started

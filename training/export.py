@@ -52,9 +52,7 @@ def check_parity(
     for the contract. Raises ExportError when any probability differs by more than `tolerance`, or is not finite.
     """
     check_graph(model, "export")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = one_thread_session(model)
     expected = source(feeds)
     exported = dict(zip(expected, session.run(list(expected), feeds), strict=True))
     worst = 0.0
@@ -67,6 +65,13 @@ def check_parity(
             )
         worst = max(worst, float(difference))
     return {"max_abs_difference": worst, "rows": len(next(iter(feeds.values())))}
+
+
+def one_thread_session(model: bytes) -> onnxruntime.InferenceSession:
+    """A model of our own, ready to run on one thread; what others made is loaded by `load_bundle`."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def write_bundle(folder: Path, model: bytes, contract: Contract, metrics: dict[str, Any]) -> Bundle:

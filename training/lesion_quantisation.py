@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from inference.bundle import load_bundle
 from inference.lesions import LesionModel, LesionRequest
 from inference.photo import PhotoRecipe, normalise
+from training.bench_photo import in_turn
+from training.export import one_thread_session
 from training.metrics import balanced_accuracy
 from training.skin_data import read_skin_data
 
@@ -93,8 +94,9 @@ def quantised(model: bytes, calibration: Feeds, test: Feeds, targets: NDArray[np
     Both accuracies are of photos that the network may have learned from: they say what INT8 costs, not how good the model is.
     """
     small = quantise(model, calibration)
-    sessions = [_session(one) for one in (model, small)]
-    fp32, int8 = _seconds_in_turn(sessions, {name: values[:1] for name, values in test.items()})
+    sessions = [one_thread_session(one) for one in (model, small)]
+    one = {name: values[:1] for name, values in test.items()}
+    fp32, int8 = in_turn([partial(session.run, None) for session in sessions], [one], _REPEATS)
     before, after = (balanced_accuracy(targets, _labels(session, test)) for session in sessions)
     return Quantised(small, fp32, int8, before, after, len(targets))
 
@@ -130,27 +132,10 @@ class _Photos(CalibrationDataReader):  # type: ignore[misc]
         return next(self._rows, None)
 
 
-def _session(model: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
 def _labels(session: onnxruntime.InferenceSession, feeds: Feeds) -> NDArray[np.int64]:
     count = len(next(iter(feeds.values())))
     parts = [{name: values[at : at + _BATCH] for name, values in feeds.items()} for at in range(0, count, _BATCH)]
     return np.concatenate([session.run(["probabilities"], part)[0].argmax(axis=1) for part in parts])
-
-
-def _seconds_in_turn(sessions: list[onnxruntime.InferenceSession], feeds: Feeds) -> list[float]:
-    """Median seconds of each, run in turn so that a busy machine slows both alike."""
-    taken: list[list[float]] = [[] for _ in sessions]
-    for _ in range(_REPEATS):
-        for session, seconds in zip(sessions, taken, strict=True):
-            started = time.perf_counter()
-            session.run(None, feeds)
-            seconds.append(time.perf_counter() - started)
-    return [statistics.median(seconds[1:]) for seconds in taken]
 
 
 if __name__ == "__main__":
