@@ -10,8 +10,8 @@ import pytest
 from inference.bundle import Label
 from inference.settled import StopRule
 from training import interactive
-from training.interactive import Answering, interview, likely_information
-from training.questionnaire import questionnaire
+from training.interactive import Answering, interview
+from training.questionnaire import expected_bits, questionnaire
 
 A, B, C = 0, 1, 2
 # P(yes | x), P(yes | y); C is asked under A only.
@@ -115,5 +115,6 @@ def test_the_short_list_changes_nothing_that_it_need_not(monkeypatch):
 
 def test_information_by_the_likelihoods_alone_worked_out_by_hand():
     """Even odds: A tells 1 - H(0.9) = 0.531 bits, B none, C 1 - H(0.8) = 0.278."""
-    told = likely_information(questionnaire(BayesBundle()), np.array([[0.5, 0.5]]), np.ones(2))  # type: ignore[arg-type]
+    questions = questionnaire(BayesBundle())  # type: ignore[arg-type]
+    told = expected_bits(questions.likelihood, questions.starts, np.array([[0.5, 0.5]]), np.ones(2))
     assert told[0] == pytest.approx([0.531, 0.0, 0.278], abs=1e-3)

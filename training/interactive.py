@@ -20,7 +20,7 @@ from inference.case import Sex
 from inference.policy import LEAST_URGENT
 from inference.prospects import LIKELY
 from inference.settled import MOST_FINDINGS, StopRule
-from training.questionnaire import Array, Bools, Questionnaire, outputs_of
+from training.questionnaire import LEAST, Array, Bools, Questionnaire, expected_bits, outputs_of, plogp
 
 # (evidence rows [n, S], whose they are [n]) -> probabilities [n, C], or all outputs by name
 Posterior = Callable[[Array, Array], Array]
@@ -91,7 +91,7 @@ def next_questions(questions: Questionnaire, known: Array, may: Bools, posterior
     n = len(known)
     now = posterior(known, np.arange(n))
     weights = severity_weights(questions.severity)
-    expected = np.where(may, likely_information(questions, now, weights), -np.inf)
+    expected = np.where(may, expected_bits(questions.likelihood, questions.starts, now, weights), -np.inf)
     short, kept = shortlist(expected, SHORTLIST)
     asked = answers_to(questions, short, known, now)
     after = posterior(asked.evidence, asked.whose)
@@ -117,14 +117,14 @@ def next_list_questions(questions: Questionnaire, known: Array, may: Bools, outp
     n = len(known)
     now = outputs(known, np.arange(n))["probabilities"]
     chances = now @ questions.likelihood.T
-    unsure = np.add.reduceat(_plogp(chances), questions.starts, axis=1)
+    unsure = np.add.reduceat(plogp(chances), questions.starts, axis=1)
     short, kept = shortlist(np.where(may, -unsure, -np.inf), LIST_SHORTLIST)
     asked = answers_to(questions, short, known, now)
     likely = asked.chances >= LIKELY  # of 165 places that may hurt a few are
     listed = np.full((len(likely), now.shape[1]), 0.5)
     listed[likely] = outputs(asked.evidence[likely], asked.whose[likely])["listed"]
     chance = np.where(likely, asked.chances, 0.0)
-    total = np.maximum(np.add.reduceat(chance, asked.starts), 1e-12)
+    total = np.maximum(np.add.reduceat(chance, asked.starts), LEAST)
     mixture = np.add.reduceat(chance[:, None] * listed, asked.starts) / total[:, None]
     after = np.add.reduceat(chance * _unsure(listed), asked.starts) / total
     told = (_unsure(mixture) - after).reshape(n, kept)
@@ -168,25 +168,10 @@ def best_of(short: NDArray[np.int64], told: Array, worth: Bools) -> NDArray[np.i
     return found
 
 
-def _plogp(p: Array) -> Array:
-    found: Array = p * np.log2(np.maximum(p, 1e-12))
-    return found
-
-
 def _unsure(p: Array) -> Array:
     """The entropy of every condition's being listed, summed, in bits, [rows]."""
-    unsure: Array = -(_plogp(p) + _plogp(1 - p)).sum(axis=1)
+    unsure: Array = -(plogp(p) + plogp(1 - p)).sum(axis=1)
     return unsure
-
-
-def likely_information(questions: Questionnaire, now: Array, weights: Array) -> Array:
-    """What each question is expected to tell by Bayes' rule alone, [n, Q], in weighted bits; see `expected_information`."""
-    likelihood = questions.likelihood
-    weighted = now * weights
-    chances = np.maximum(now @ likelihood.T, 1e-12)
-    logs = likelihood * np.log2(np.maximum(likelihood, 1e-12))
-    told: Array = np.add.reduceat(weighted @ logs.T - np.log2(chances) * (weighted @ likelihood.T), questions.starts, axis=1)
-    return told
 
 
 def supported_level(p: Array, questions: Questionnaire) -> NDArray[np.int64]:

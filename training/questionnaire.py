@@ -23,6 +23,7 @@ from inference.prospects import limited_findings, outside_of
 Array = NDArray[Any]
 Bools = NDArray[np.bool_]
 _ROWS_AT_ONCE = 4096
+LEAST = 1e-12  # below it a probability is 0
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,24 @@ class Questionnaire:
             for rule in outside_of(None if np.isnan(age) else float(age), one):
                 table[row, [places[code] for code in self.limits[rule] if code in places]] = False
         return table
+
+
+def expected_bits(likelihood: Array, starts: NDArray[np.int64], belief: Array, weights: Array | float = 1.0) -> Array:
+    """What each question is expected to tell by Bayes' rule alone, [n, Q], in bits weighted by condition; see `expected_information`.
+
+    `likelihood` [A, C] has P(answer | condition) of all answers, each question's from its place in `starts` on; `belief`
+    [n, C] is P(condition), `weights` [C] what each condition counts.
+    """
+    weighted = belief * weights
+    chances = np.maximum(belief @ likelihood.T, LEAST)
+    told: Array = np.add.reduceat(weighted @ plogp(likelihood).T - np.log2(chances) * (weighted @ likelihood.T), starts, axis=1)
+    return told
+
+
+def plogp(p: Array) -> Array:
+    """p log2 p, 0 at 0."""
+    found: Array = p * np.log2(np.maximum(p, LEAST))
+    return found
 
 
 def outputs_of(bundle: Bundle, evidence: Array, demographics: Array, log_shift: Array) -> dict[str, Array]:

@@ -17,6 +17,7 @@ from inference.evidence import Slot
 from inference.prediction_sets import FindingCounts, band_starts, bands_of
 from training.generator import Generator, PatientGenerator, Patients
 from training.knowledge import Knowledge
+from training.questionnaire import LEAST, expected_bits
 
 Array = NDArray[Any]
 Source = Callable[[dict[str, Array]], dict[str, Array]]
@@ -30,7 +31,6 @@ LEADING_BANDS = (0.0, 0.4, 0.7, 0.9)  # probability of the leading condition
 SHARES_KNOWN = (0.01, 0.03, 0.1, 0.3, 0.7)
 QUESTIONS = 8
 LEAST_PATIENTS = 15  # of a condition in a band; with fewer the band's common limit counts
-_LEAST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -139,11 +139,10 @@ class Asker:
         self._parent = knowledge.parent[self._starts]
         presence = knowledge.presence.astype(np.float32)
         self._answers, self._answer_starts = _answer_table(knowledge.slots, presence, self._starts, self._counts)
-        self._unsure = np.add.reduceat(_plogp(self._answers), self._answer_starts, axis=0)
 
     def ask(self, evidence: Array, patients: Patients, probabilities: Array) -> Array:
         """The evidence [n, S] with one more question answered from the patients' own answers, where one is left."""
-        told = probabilities @ self._unsure.T - np.add.reduceat(_plogp(probabilities @ self._answers.T), self._answer_starts, axis=1)
+        told = expected_bits(self._answers, self._answer_starts, probabilities)
         is_open = np.add.reduceat(evidence != 0, self._starts, axis=1) == 0
         has_answer = np.add.reduceat(patients.answers != 0, self._starts, axis=1) > 0
         is_reached = (self._parent < 0) | (evidence[:, self._parent] == 1)
@@ -162,11 +161,6 @@ def _answer_table(slots: tuple[Slot, ...], presence: Array, starts: Array, count
     for start, count in zip(starts.tolist(), counts.tolist(), strict=True):
         shares = presence[:, start : start + count].T
         is_binary = not slots[start].value
-        tables.append(np.stack([shares[0], 1 - shares[0]]) if is_binary else shares / np.maximum(shares.sum(axis=0), _LEAST))
+        tables.append(np.stack([shares[0], 1 - shares[0]]) if is_binary else shares / np.maximum(shares.sum(axis=0), LEAST))
     sizes = np.array([len(table) for table in tables])
     return np.concatenate(tables), np.cumsum(sizes) - sizes
-
-
-def _plogp(p: Array) -> Array:
-    found: Array = p * np.log2(np.maximum(p, _LEAST))
-    return found
