@@ -69,10 +69,10 @@ format: $(VENV)/dev.done ## format the code
 data-check: $(VENV)/dev.done ## prove the catalogue consistent and the data sets' checksums right
 	$(BIN)/nabz-train data check --data $(DATA)
 
-train: $(VENV)/dev.done ## train every shipped bundle again from data (under an hour on two cores, estimate)
+train: $(VENV)/dev.done ## train the shipped bundles again from data, all but lesions-ham10000 (about an hour on two cores, estimate)
 	$(BIN)/nabz-train all --data $(DATA) --threads $(THREADS)
 
-train-smoke: $(VENV)/dev.done ## the same in a minute a model, into runs/smoke
+train-smoke: $(VENV)/dev.done ## the same in a minute or two a model, into runs/smoke
 	$(BIN)/nabz-train all --data $(DATA) --threads $(THREADS) --smoke --models runs/smoke
 
 bench: $(VENV)/dev.done ## speed, as ratios inside one run
