@@ -110,7 +110,12 @@ class Certificate(_Frozen):
 
 
 class Contract(_Frozen):
-    """All that a caller must know to run a model rightly. Thresholds are probabilities in [0, 1]."""
+    """All that a caller must know to run a model rightly. Thresholds are probabilities in [0, 1].
+
+    `probe` is a few inputs with the trained model's own answers, so that whoever holds the bundle can see that the graph still
+    gives them. `seen` is a sketch of the cases that it learned from, so that held-out cases can be told from them. `reference` is
+    how the cases looked that it was measured on, so that drift can be told from it.
+    """
 
     schema_version: Literal[1] = 1
     task: str
@@ -131,6 +136,9 @@ class Contract(_Frozen):
     conformal: dict[str, Any] | None = None
     out_of_distribution: dict[str, Any] | None = None
     vocabulary: dict[str, Any] = Field(default_factory=dict)
+    probe: dict[str, Any] = Field(default_factory=dict)
+    seen: dict[str, Any] = Field(default_factory=dict)
+    reference: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
