@@ -1,4 +1,4 @@
-"""Reads a file of cases: JSON, JSON Lines or CSV. Every record becomes a case, however broken it is.
+"""Reads a file of cases: JSON, JSON Lines, CSV or Parquet (also a folder). Every record becomes a case, however broken it is.
 
 Knows formats and encodings; what a field means is the case module's business.
 """
@@ -14,8 +14,9 @@ from typing import Any
 
 from inference.case import CaseReading, Photo, Vitals, read_case
 from inference.errors import CaseError
+from inference.parquet import BATCH_ROWS, SUFFIX, PieceReader, is_parquet, parquet_files, pieces, records
 
-FORMATS = (".json", ".jsonl", ".ndjson", ".csv")
+FORMATS = (".json", ".jsonl", ".ndjson", ".csv", SUFFIX)
 FILE_BYTES_LIMIT = 2 * 1024**3
 _BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 _LONGEST_INTEGER = 20
@@ -31,7 +32,9 @@ _BOOLEAN_COLUMNS = frozenset(
 
 
 def read_cases(path: Path) -> list[CaseReading]:
-    """Every case of the file, in its order. Raises CaseError when the file itself cannot be used."""
+    """Every case of the file, or of a folder's Parquet files, in its order. Raises CaseError when the file itself cannot be used."""
+    if is_parquet(path):
+        return _marked_duplicates(list(parquet_cases(path)))
     suffix = path.suffix.casefold()
     if suffix not in FORMATS:
         raise CaseError(f"{path}: cases are read from {', '.join(FORMATS)} files, not from {suffix or 'a file without a suffix'}")
@@ -41,6 +44,22 @@ def read_cases(path: Path) -> list[CaseReading]:
     if not readings:
         raise CaseError(f"{path} holds no case: expected at least one record")
     return _marked_duplicates(readings)
+
+
+def parquet_cases(path: Path) -> Iterator[CaseReading]:
+    """The cases of a Parquet file or folder, in order; no duplicates are marked."""
+    reader = PieceReader()
+    for piece in pieces(parquet_files(path), BATCH_ROWS):
+        place = piece.first
+        for rows in reader.read(piece):
+            yield from read_rows(rows, piece.path, place)
+            place += len(rows)
+
+
+def read_rows(rows: Any, path: str, first: int) -> list[CaseReading]:
+    """The cases of an Arrow record batch; one without a `case_id` is named by its file and its place there, from `first` on."""
+    stem = Path(path).stem
+    return [_read_record(raw, f"{stem}-{place}", noted) for place, (raw, noted) in enumerate(records(rows), start=first)]
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -101,7 +101,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
 
 def _add_rank(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     rank = _command(
-        commands, "rank", "Rank a file of cases (JSON, JSON Lines or CSV) into a worklist.",
+        commands, "rank", "Rank a file of cases (JSON, JSON Lines, CSV or Parquet, also a folder) into a worklist.",
         "nabz rank data/sample/referrals.jsonl --format json --out ranked.jsonl",
     )  # fmt: skip
     rank.add_argument("cases", type=Path, metavar="CASES")

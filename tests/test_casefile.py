@@ -118,7 +118,7 @@ def test_duplicated_ids_all_stay_and_all_say_so(tmp_path: Path) -> None:
         ("a.csv", "case_id,age_years\n", "{path} holds no case: expected at least one record"),
         ("a.jsonl", "\n \n", "{path} holds no case: expected at least one record"),
         ("a.json", "", "{path} is not valid JSON (line 1, column 1): correct it, or send one case a line as .jsonl"),
-        ("a.txt", "x", "{path}: cases are read from .json, .jsonl, .ndjson, .csv files, not from .txt"),
+        ("a.txt", "x", "{path}: cases are read from .json, .jsonl, .ndjson, .csv, .parquet files, not from .txt"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
