@@ -7,6 +7,7 @@ This module does not know files, models, rules or what the findings' codes mean.
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,6 +35,8 @@ _LARGEST_VALUE = 1e15  # no count, measure or code on a form is larger
 # What a form can hold; the time that a case may cost must not grow with what is beyond it.
 _MOST_FINDINGS, _MOST_VALUES, _MOST_PHOTOS = 400, 128, 32
 _NAMED_UNKNOWN = 10
+# What became known of a case afterwards, in a file made to learn from: never an input, and no mistake of the sender's.
+LABELS = "labels"
 CATALOGUE_PREFIX = "F_"
 _YES, _NO = frozenset({"present", "yes", "y", "true", "1"}), frozenset({"absent", "no", "n", "false", "0"})
 _NUMERIC_LIMITS = {"greater_than": "gt", "greater_than_equal": "ge", "less_than": "lt", "less_than_equal": "le"}
@@ -155,15 +158,22 @@ class CaseReading:
     problems: tuple[str, ...]
 
 
+def case_sha256(case: Case) -> str:
+    """The hash by which an assessment names the case that it is of. A photo counts by its path alone."""
+    return hashlib.sha256(case.model_dump_json().encode()).hexdigest()
+
+
 def read_case(raw: Any, fallback_id: str) -> CaseReading:
     """Read one case, setting aside every field that cannot be right.
 
     `raw` is a mapping as parsed from JSON; anything else becomes an empty case with a problem. `fallback_id` names
-    the case when it has no usable `case_id`. Never raises for bad input.
+    the case when it has no usable `case_id`. `labels`, as in a file to learn from, is passed over. Never raises for bad input.
     """
     fallback_id = _printable(fallback_id).strip()[:_CASE_ID_LENGTH] or "case"
     if not isinstance(raw, Mapping):
         return CaseReading(Case(case_id=fallback_id), ("the case is not an object with named fields: enter it again",))
+    if LABELS in raw:
+        raw = {name: value for name, value in raw.items() if name != LABELS}
     if _is_small(raw) and (case := _flawless(raw)) is not None:
         return CaseReading(case, ())
     fields, problems = _bounded(raw)

@@ -181,3 +181,11 @@ def test_a_pain_score_is_a_whole_number_from_0_to_10(given: Any, known: int | No
     reading = read_case({"case_id": "a", "vitals": {"pain_score": given, "pulse_per_minute": 80}}, "x")
     assert (reading.case.vitals.pain_score, reading.case.vitals.pulse_per_minute) == (known, 80)
     assert len(reading.problems) == (known is None)
+
+
+def test_labels_to_learn_from_are_passed_over() -> None:
+    """A file that `nabz-train` learns from can be ranked: its labels are neither an input nor a mistake; another unknown field is one."""
+    plain = {"case_id": "a", "complaint": "bukhar"}
+    labelled = plain | {"labels": {"level": 2, "level_source": "override"}}
+    assert read_case(labelled, "x") == read_case(plain, "x")
+    assert read_case(labelled | {"label": 2}, "x").problems != ()

@@ -1,4 +1,4 @@
-"""The service's commands of `nabz`: serve, audit, backup, restore, keys. Prints and returns exit statuses.
+"""The service's commands of `nabz`: serve, audit, backup, restore, keys, export. Prints and returns exit statuses.
 
 Imports the service's libraries only when a command runs, so that `nabz rank` starts fast and needs no `service` extra.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,20 @@ def add_service_commands(commands: argparse._SubParsersAction[argparse.ArgumentP
     )  # fmt: skip
     keys.add_argument("what", choices=("rotate", "forget"))
     keys.set_defaults(run=_keys)
+    _add_export(commands)
+
+
+def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    export = _command(
+        commands, "export", "Write completed referrals, de-identified, as labelled cases to train on.",
+        "nabz export /media/usb/2026-q3 --since 2026-07-01 --until 2026-10-01",
+    )  # fmt: skip
+    export.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
+    export.add_argument("--since", type=_day, metavar="DAY", help="completed on this day or later (UTC), such as 2026-07-01")
+    export.add_argument("--until", type=_day, metavar="DAY", help="completed before this day (UTC)")
+    export.add_argument("--with-complaints", action="store_true", help="with the patients' own words, which can name anybody")
+    export.add_argument("--with-photos", action="store_true", help="with the photos, without metadata; a face still shows who it is")
+    export.set_defaults(run=_export)
 
 
 def _command(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, example: str) -> argparse.ArgumentParser:
@@ -117,6 +132,29 @@ def _keys(args: argparse.Namespace) -> int:
     else:
         print(f"{rotate_keys(_settings(), _say)} sealed values have a new key now; a running service uses it too")
     return _DONE
+
+
+def _export(args: argparse.Namespace) -> int:
+    from inference.service.export import Wanted, export_referrals
+
+    wanted = Wanted(args.since, args.until, args.with_complaints, args.with_photos)
+    for is_wanted, what in ((args.with_complaints, "complaints"), (args.with_photos, "photos")):
+        if is_wanted:
+            _say(f"WARNING: {what} can tell who the patient is; read the data card's privacy part before anybody else gets this folder")
+    card = export_referrals(_settings(), args.folder, wanted, datetime.now(UTC), _say)
+    sources = ", ".join(f"{sum(levels.values())} {source}" for source, levels in card["levels_by_source"].items())
+    _say(
+        f"levels by source: {sources}; without district {card['privacy']['lost_their_district']} for fewer than {card['privacy']['k']} alike"
+    )
+    print(f"exported: {card['n']} referrals to {args.folder}; next: nabz-train data check {args.folder}")
+    return _DONE
+
+
+def _day(text: str) -> datetime:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no day: write it as 2026-07-01") from error
 
 
 def _say(words: str) -> None:
