@@ -40,6 +40,8 @@ from training.acuity_head import (
 )
 from training.catalogue import CATALOGUE, Catalogue, load_catalogue
 from training.export import PARITY_INPUTS, check_parity, file_sha256, now_utc, write_bundle
+from training.probe import make_probe
+from training.seen import Sketch, of_visits
 from training.tracking import TrackedRun, current_commit, tracked_run
 
 Array = NDArray[Any]
@@ -108,7 +110,11 @@ def train(args: argparse.Namespace) -> Path:
             "calibration": calibration, "emergency_head": head, **vars(recipe),
         }  # fmt: skip
         contract = _contract(args.version, encoder, catalogue, thresholds, training, checksums)
-        write_bundle(out, model, contract, acuity_evaluation.unevaluated())
+        seen = Sketch()
+        seen.add(of_visits(visits.visits))
+        seen.add(of_visits(emergencies.cases))
+        kept = {"probe": make_probe(linear_source(critical, emergency), {"features": lossy}), "seen": seen.as_contract()}
+        write_bundle(out, model, contract.model_copy(update=kept), acuity_evaluation.unevaluated())
         step("evaluating")
         report = acuity_evaluation.evaluate_and_record(out, data, args)
         step("done")

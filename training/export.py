@@ -32,6 +32,7 @@ from inference.bundle import (
 )
 from inference.errors import ExportError
 from inference.models import SERVING_FILE, TASKS, live_versions
+from training.probe import TOLERANCE, probe_difference
 
 Array = NDArray[Any]
 PARITY_TOLERANCE = 1e-4
@@ -75,7 +76,10 @@ def one_thread_session(model: bytes) -> onnxruntime.InferenceSession:
 
 
 def write_bundle(folder: Path, model: bytes, contract: Contract, metrics: dict[str, Any]) -> Bundle:
-    """Write, sign and load back the bundle. Returns it as inference sees it."""
+    """Write, sign and load back the bundle. Returns it as inference sees it.
+
+    Raises ExportError when the graph gives other answers to the contract's probe than the trained model gave.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     contract = contract.model_copy(update={"model_sha256": hashlib.sha256(model).hexdigest()})
     files = {
@@ -87,7 +91,10 @@ def write_bundle(folder: Path, model: bytes, contract: Contract, metrics: dict[s
     for name, content in files.items():
         (folder / name).write_bytes(content)
     sign(folder, files)
-    return load_bundle(folder)
+    bundle = load_bundle(folder)
+    if contract.probe and not (difference := probe_difference(bundle)) <= TOLERANCE:
+        raise ExportError(f"{folder}: the graph's answers to the contract's probe differ from the trained model's by {difference:.2e}: train it again")
+    return bundle
 
 
 def rewrite_metrics(folder: Path, metrics: dict[str, Any]) -> Bundle:

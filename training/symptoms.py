@@ -25,7 +25,9 @@ from training.export import PARITY_INPUTS, check_parity, file_sha256, now_utc, w
 from training.generator import MISSING_SHARE, PatientGenerator, Patients
 from training.knowledge import Knowledge, load_knowledge, training_source
 from training.list_head import ListingScorer, read_lists, with_list_contract, with_lists
+from training.probe import make_probe
 from training.scope_calibration import calibrate_scope
+from training.seen import Sketch, of_patients
 from training.set_calibration import calibrate_sets
 from training.symptom_network import SymptomNetwork
 from training.symptom_scorer import OUTPUTS, SymptomScorer
@@ -73,17 +75,20 @@ def train(args: argparse.Namespace) -> Path:
     out = Path(args.out or f"models/{task}/{args.version}")
     checksum = file_sha256(data) if is_catalogue else file_sha256(training_source(data))
     with tracked_run(task, {"seed": args.seed, "smoke": args.smoke, **vars(recipe)}, {task: checksum}) as run:
-        network = _fit(knowledge, recipe, args, run)
+        seen = Sketch()
+        network = _fit(knowledge, recipe, args, run, seen)
         scorer = _calibrated(network, knowledge, recipe, args.seed)
         lists = None if is_catalogue else read_lists(data, knowledge)
         whole = scorer if lists is None else with_lists(scorer, lists, knowledge, args)
         model = _exported(whole)
-        parity = check_parity(_torch_source(whole), model, _parity_feeds(knowledge, recipe, args.seed))
+        feeds = _parity_feeds(knowledge, recipe, args.seed)
+        parity = check_parity(_torch_source(whole), model, feeds)
+        kept = {"probe": make_probe(_torch_source(whole), feeds), "seen": seen.as_contract()}
         measured = calibrate_decisions(scorer, knowledge, recipe, args.seed)
         source = "catalogue" if is_catalogue else training_source(data).name
         contract = _contract(task, args, knowledge, recipe, scorer.temperature, parity, source, checksum, measured)
         contract = contract if lists is None else with_list_contract(contract, lists)
-        write_bundle(out, model, contract, symptom_evaluation.unevaluated(task))
+        write_bundle(out, model, contract.model_copy(update=kept), symptom_evaluation.unevaluated(task))
         bundle = symptom_evaluation.evaluate_and_record(out, data, args)
         run.log_report(bundle)
         run.log_bundle(out)
@@ -100,8 +105,8 @@ def _recipe(args: argparse.Namespace, is_catalogue: bool) -> Recipe:
     return Recipe(**{**kind, **smoke, **steps})
 
 
-def _fit(knowledge: Knowledge, recipe: Recipe, args: argparse.Namespace, run: TrackedRun) -> SymptomNetwork:
-    """Train on patients drawn afresh at every step. Soft targets mix the drawn condition with the differential."""
+def _fit(knowledge: Knowledge, recipe: Recipe, args: argparse.Namespace, run: TrackedRun, seen: Sketch) -> SymptomNetwork:
+    """Train on patients drawn afresh at every step, sketched in `seen`. Soft targets mix the drawn condition with the differential."""
     network = SymptomNetwork(knowledge, recipe.hidden)
     teacher = SymptomNetwork(knowledge, recipe.hidden).requires_grad_(False)
     generator = PatientGenerator(knowledge, recipe.tempering)
@@ -113,6 +118,7 @@ def _fit(knowledge: Knowledge, recipe: Recipe, args: argparse.Namespace, run: Tr
         bar = progress.add_task("training", total=recipe.steps)
         for step in range(recipe.steps):
             patients = generator.draw(recipe.batch, random)
+            seen.add(of_patients(patients.answers, patients.age_years, patients.sex))
             evidence = torch.from_numpy(mixed_masks(generator, patients, recipe, random).astype(np.float32))
             who = torch.from_numpy(patients.demographics())
             shift = torch.from_numpy(generator.log_shift(patients, random))
