@@ -19,6 +19,7 @@ from training.export import PARITY_INPUTS, check_parity
 from training.lesion_fitting import Examples, hide_answers
 from training.lesion_network import OUTPUTS, CalibratedLesionNetwork
 from training.lesion_views import to_input
+from training.probe import PROBE_ROWS, Source, make_probe
 
 Array = NDArray[Any]
 LARGEST_MODEL_BYTES = 20_000_000
@@ -52,12 +53,6 @@ def parity_on(
     scorer: CalibratedLesionNetwork, model: bytes, examples: Examples, recipe: PhotoRecipe, seed: int, inputs: int = PARITY_INPUTS
 ) -> dict[str, float | int]:
     """Compare every output of ONNX with torch's on so many inputs: the photos in turn, each time with other answers unknown."""
-
-    def source(feeds: dict[str, Array]) -> dict[str, Array]:
-        with torch.no_grad():
-            outputs = scorer(torch.from_numpy(feeds["photo"]), torch.from_numpy(feeds["clinical"]))
-        return dict(zip(OUTPUTS, (output.numpy() for output in outputs), strict=True))
-
     generator = np.random.default_rng(seed)
     rows = np.resize(generator.permutation(len(examples.targets)), inputs)
     clinical = hide_answers(examples.clinical[rows], examples.targets[rows], 0.5, generator)
@@ -65,9 +60,24 @@ def parity_on(
     for at in range(0, len(rows), _PARITY_BATCH):
         part = slice(at, at + _PARITY_BATCH)
         photo = to_input(examples.pixels[rows[part]], recipe).contiguous().numpy()
-        found = check_parity(source, model, {"photo": photo, "clinical": clinical[part]})
+        found = check_parity(_source(scorer), model, {"photo": photo, "clinical": clinical[part]})
         worst, compared = max(worst, found["max_abs_difference"]), compared + len(photo)
     return {"max_abs_difference": worst, "rows": compared}
+
+
+def probe_on(scorer: CalibratedLesionNetwork, examples: Examples, recipe: PhotoRecipe) -> dict[str, Any]:
+    """The contract's probe: the first photos as flat tiles, which show nobody, with their answers."""
+    photo = to_input(examples.pixels[:PROBE_ROWS], recipe).contiguous().numpy()
+    return make_probe(_source(scorer), {"photo": photo, "clinical": examples.clinical[:PROBE_ROWS]})
+
+
+def _source(scorer: CalibratedLesionNetwork) -> Source:
+    def source(feeds: dict[str, Array]) -> dict[str, Array]:
+        with torch.no_grad():
+            outputs = scorer(torch.from_numpy(feeds["photo"]), torch.from_numpy(feeds["clinical"]))
+        return dict(zip(OUTPUTS, (output.numpy() for output in outputs), strict=True))
+
+    return source
 
 
 def _without_traces(model: bytes) -> bytes:
