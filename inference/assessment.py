@@ -44,7 +44,8 @@ class PhotoCheck(BaseModel):
 
     `problems` are the gate's codes. A photo with any of them is not believed: no lesion probability is taken from it.
     `tone` is the skin's tone group: "said" comes from the Fitzpatrick type in the case (and is then "type 1" to "type 6"),
-    "estimated" from the photo's own light (`ita_degrees`), which errs by a group or more.
+    "estimated" from the photo's own light (`ita_degrees`), which errs by a group or more. `sha256` is of the file's content;
+    None in assessments from before it was noted.
     """
 
     model_config = _FROZEN
@@ -55,6 +56,7 @@ class PhotoCheck(BaseModel):
     tone: str | None = None
     tone_source: Literal["said", "estimated"] | None = None
     ita_degrees: float | None = None
+    sha256: str | None = None
 
 
 class Reason(BaseModel):
@@ -111,7 +113,11 @@ class CalibrationBand(BaseModel):
 
 
 class Provenance(BaseModel):
-    """All that it takes to compute the assessment again: code, rules, policy, bundles, the input's hash, and local priors if any."""
+    """All that it takes to compute the assessment again: code, rules, policy, bundles, the input's hash, and local priors if any.
+
+    `runtime` names the libraries and the kind of processor that did the arithmetic, on which last digits can depend; None in
+    assessments from before it was noted.
+    """
 
     model_config = _FROZEN
 
@@ -121,6 +127,7 @@ class Provenance(BaseModel):
     bundles: dict[str, BundleName]
     input_sha256: str
     priors_sha256: str | None = None
+    runtime: str | None = None
 
 
 class Assessment(BaseModel):

@@ -54,6 +54,7 @@ class LesionScore:
     `malignancy_probability` is the sum over the malignant labels; `notes` say what was not understood.
     `unfamiliarity` (0 or more, None from a bundle that does not measure it) is how far the photo lies from the photos
     that the model learned from; beyond the contract's threshold it `is_unfamiliar`, and its probabilities mean nothing.
+    `photo_sha256` names the file's content that was scored.
     """
 
     label: str
@@ -63,6 +64,7 @@ class LesionScore:
     notes: tuple[str, ...] = ()
     unfamiliarity: float | None = None
     is_unfamiliar: bool = False
+    photo_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +193,7 @@ class LesionModel:
             notes=self._notes(request.photo),
             unfamiliarity=unfamiliarity,
             is_unfamiliar=unfamiliarity is not None and self._unfamiliar_above is not None and unfamiliarity > self._unfamiliar_above,
+            photo_sha256=photo.opened.sha256,
         )
 
     def _notes(self, photo: Photo) -> tuple[str, ...]:

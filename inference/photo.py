@@ -6,6 +6,7 @@ Everything in a photo's file but its pixels (place, time, device) is dropped on 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import threading
@@ -90,10 +91,14 @@ class PhotoRecipe:
 
 @dataclass(frozen=True, slots=True)
 class OpenedPhoto:
-    """An upright RGB photo without metadata; `original_size` is width and height before any reduction."""
+    """An upright RGB photo without metadata; `original_size` is width and height before any reduction.
+
+    `sha256` is of the file's content as it was read.
+    """
 
     image: Image.Image
     original_size: tuple[int, int]
+    sha256: str
 
 
 def photo_path(folder: Path, path: str) -> Path:
@@ -157,7 +162,7 @@ def open_photo_bytes(name: str, content: bytes, least_side: int | None = None, l
             image.draft("RGB", _draft_size(size, least_side, longest_side))
             if image.width * image.height > HELD_PIXELS_LIMIT[image.format or ""]:
                 raise PhotoError(f"{name}: {_too_large(image)}")  # noqa: TRY301 (one place turns decoder errors into PhotoError)
-            return OpenedPhoto(_upright(image, bare.orientation, longest_side), size)
+            return OpenedPhoto(_upright(image, bare.orientation, longest_side), size, hashlib.sha256(content).hexdigest())
     except PhotoError:
         raise
     except UnidentifiedImageError as error:

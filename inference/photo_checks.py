@@ -40,7 +40,13 @@ def check_photo(photo: Photo, name: str, score: LesionScore, malignancy_threshol
     is_darker_and_benign = is_believed and is_darker(photo, score) and score.malignancy_probability < malignancy_threshold
     if is_darker_and_benign:
         review.append(f"photo {name} {DARKER_SKIN_EN}")
-    line = {"photo": name, "problems": tuple(problem.code for problem in problems), "is_believed": is_believed, **_tone(photo, score)}
+    line = {
+        "photo": name,
+        "problems": tuple(problem.code for problem in problems),
+        "is_believed": is_believed,
+        **_tone(photo, score),
+        "sha256": score.photo_sha256,
+    }
     return CheckedPhoto(line, tuple(review), is_believed, is_darker_and_benign)
 
 

@@ -117,7 +117,6 @@ class SymptomModel:
         self._local = np.zeros(len(self._labels), dtype=np.float32)
         self._known_shifts: dict[tuple[str | None, str | None], NDArray[np.float32]] = {}
         self._severity = np.array([label.severity or 5 for label in self._labels])
-        self._severities = np.eye(6)[self._severity]  # [conditions, 6]
 
     @property
     def thresholds(self) -> Mapping[str, float]:
@@ -282,11 +281,11 @@ class SymptomModel:
         """
         rows = np.arange(len(reads))
         rows[list(again)] = np.arange(len(reads), len(evidence))
-        masses, small = probabilities[rows] @ self._severities, np.array(sizes)[rows]
+        masses, small = by_severity(probabilities[rows], self._severity), np.array(sizes)[rows]
         if self.priors is not None:
             shifts = [self._shift(read.case) - self._local for read in reads]
             usual = self._probabilities(evidence[rows], reads, shifts)
-            worse = np.maximum(np.cumsum(masses, axis=1), np.cumsum(usual @ self._severities, axis=1))
+            worse = np.maximum(np.cumsum(masses, axis=1), np.cumsum(by_severity(usual, self._severity), axis=1))
             masses, small = np.diff(worse, axis=1, prepend=0.0), np.minimum(small, self._sets.sizes(usual, evidence[rows]))
         return masses.tolist(), small.tolist()
 
@@ -333,6 +332,18 @@ class SymptomModel:
 
     def _code_of(self, slug: str) -> str | None:
         return next((code for code, evidence in self._evidences.items() if evidence.get("slug") == slug), None)
+
+
+def by_severity(probabilities: NDArray[Any], severity: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The probability of each severity, [n, 6], of the conditions' own, [n, conditions]; `severity` is theirs, 1 to 5.
+
+    Added up one by one, in the conditions' order: a product of matrices adds in an order that depends on how many rows there
+    are, and a case must get the same digits alone and in a batch.
+    """
+    places = 6 * np.arange(len(probabilities))[:, None] + severity
+    weights = np.asarray(probabilities, dtype=np.float64).ravel()
+    sums = np.bincount(places.ravel(), weights=weights, minlength=6 * len(probabilities))
+    return np.asarray(sums, dtype=np.float64).reshape(-1, 6)
 
 
 def _shared(log_odds: Sequence[float]) -> tuple[Contribution, ...]:

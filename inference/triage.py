@@ -5,17 +5,20 @@ The only module that knows all the parts. It reads no file but photos, and no cl
 
 from __future__ import annotations
 
-import hashlib
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+
 from inference.acuity import AcuityModel
 from inference.assessment import Assessment, BundleName, CalibrationBand
-from inference.case import Case, CaseReading
+from inference.case import Case, CaseReading, case_sha256
 from inference.errors import BundleError
 from inference.findings import Reading
 from inference.lesions import LesionFailure, LesionRequest, LesionScore
@@ -239,8 +242,9 @@ class Triage:
                     "rule_version": floor.rule_version,
                     "policy_sha256": self.policy.sha256,
                     "bundles": self.models.bundles if bundles is None else bundles,
-                    "input_sha256": hashlib.sha256(case.model_dump_json().encode()).hexdigest(),
+                    "input_sha256": case_sha256(case),
                     "priors_sha256": self._priors_sha256(part),
+                    "runtime": runtime_name(),
                 },
                 "calibration": calibration,
                 "photos": tuple(checked.line for checked in part.photos),
@@ -338,7 +342,7 @@ def _probability_of(found: tuple[float, object]) -> float:
 
 
 def _has_vitals(case: Case) -> bool:
-    return bool(case.vitals.model_fields_set)
+    return any(value is not None for value in case.vitals.__dict__.values())  # a vital given as null was not measured
 
 
 def _scored_by(part: _Parts) -> Literal["models and rules", "rules alone", "nothing"]:
@@ -427,9 +431,17 @@ def _could_change(floor: RuleFloor) -> Iterator[_Plain]:
         }
 
 
-def package_version() -> str:
+def package_version(name: str = "nabz") -> str:
     """The version of this installation, for every assessment's provenance."""
     try:
-        return version("nabz")
+        return version(name)
     except PackageNotFoundError:
         return "unknown"
+
+
+@cache
+def runtime_name() -> str:
+    """The libraries and the kind of processor that do the arithmetic, on which the last digits of a probability can depend."""
+    found = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
+    libraries = [f"{name} {package_version(name)}" for name in ("numpy", "onnxruntime", "pillow")]
+    return ", ".join([*libraries, " ".join([platform.machine(), *found[-1:]])])

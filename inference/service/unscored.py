@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime
 
 from inference.assessment import Assessment, Provenance, Reason, Review
-from inference.case import CaseReading
+from inference.case import CaseReading, case_sha256
 from inference.policy import LEAST_URGENT, Policy
 from inference.triage import DEFAULT_SPECIALTY, package_version
 
@@ -45,6 +44,6 @@ def unscored(reading: CaseReading, now: datetime, policy: Policy) -> Assessment:
             rule_version="none",
             policy_sha256=policy.sha256,
             bundles={},
-            input_sha256=hashlib.sha256(case.model_dump_json().encode()).hexdigest(),
+            input_sha256=case_sha256(case),
         ),
     )
