@@ -10,6 +10,7 @@ files, never a patient's name, words or pixels. Nothing here knows about exit co
     ├── PolicyError   a policy or settings file cannot be used
     ├── DataError     training data or the catalogue are not as their format says
     ├── ExportError   an exported model disagrees with the model that it came from
+    ├── TrackingError the experiment store cannot be used
     └── ServiceError  the service cannot do what was asked
         ├── MalformedError        the request cannot be parsed
         ├── UnauthenticatedError  no token, or one that cannot be trusted
@@ -53,6 +54,10 @@ class DataError(NabzError):
 
 class ExportError(NabzError):
     """An exported model disagrees with the model that it came from, or cannot be exported."""
+
+
+class TrackingError(NabzError):
+    """The store of experiments and registered models cannot be reached, read or written."""
 
 
 class ServiceError(NabzError):

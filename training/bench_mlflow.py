@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from inference.bundle import TensorSpec, load_bundle
+from inference.bundle import load_bundle
 from inference.case import read_case
 from inference.evidence import demographic_index
 from inference.symptoms import SymptomModel
@@ -51,13 +51,14 @@ def save_for_mlflow(symptoms: Path, folder: Path) -> None:
     """The bundle's ONNX with its contract's shapes as mlflow's signature, and one thread: it has one core, as ours has."""
     os.environ.update(_ENVIRONMENT)
     import mlflow
-    from mlflow.models import ModelSignature
+
+    from training.tracking_model import mlflow_signature
 
     contract = load_bundle(symptoms).contract
     mlflow.onnx.save_model(
         onnx.load(symptoms / "model.onnx"),
         str(folder),
-        signature=ModelSignature(inputs=_schema(contract.inputs), outputs=_schema(contract.outputs)),
+        signature=mlflow_signature(contract),
         pip_requirements=["onnxruntime"],  # not installed from: serving runs in this environment; working it out takes seconds
         onnx_execution_providers=["CPUExecutionProvider"],
         onnx_session_options={"intra_op_num_threads": 1, "inter_op_num_threads": 1},
@@ -77,11 +78,3 @@ def mlflow_bodies(symptoms: Path, cases: Sequence[Mapping[str, Any]]) -> list[by
         who = demographic_index(read.case.age_years, read.case.sex)
         bodies.append(as_body({"inputs": {"evidence": [evidence], "demographics": [who], "log_shift": [shift]}}))
     return bodies
-
-
-def _schema(specs: Sequence[TensorSpec]) -> Any:
-    from mlflow.types import Schema
-    from mlflow.types import TensorSpec as MlflowTensor
-
-    shapes = [tuple(-1 if isinstance(size, str) else size for size in spec.shape) for spec in specs]
-    return Schema([MlflowTensor(np.dtype(spec.dtype), shape, spec.name) for spec, shape in zip(specs, shapes, strict=True)])

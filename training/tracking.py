@@ -1,66 +1,221 @@
-"""The one place that speaks to MLflow: a run with parameters, seed, commit, data checksums, metrics and plots.
+"""The one place that speaks to MLflow (with tracking_model.py): experiments, runs, data inputs, registered models, aliases.
 
-Knows no task. The store is a local sqlite file unless MLFLOW_TRACKING_URI says otherwise.
+Knows no task. The store is a local sqlite file, with its files beside it in `mlruns/`, unless MLFLOW_TRACKING_URI says
+otherwise. An experiment and a registered model are called `nabz-<task>`; a registered version is one bundle. `champion` is the
+bundle that was promoted, `challenger` the one trained last; a smoke run only gets `smoke`. Machine figures (memory, GPU) are
+recorded when MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is true.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+# An unreachable server is told after seconds, not after many minutes of trying.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 import mlflow
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.dataset import Dataset
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from inference.bundle import load_bundle
+from inference.errors import DataError, TrackingError
+from training.sources import read_sources
+from training.tracking_model import log_onnx_model
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
+CHAMPION, CHALLENGER, SMOKE = "champion", "challenger", "smoke"
+SOURCES = Path("data/sources.toml")
 _PARAMETER_LENGTH = 500
+_DIGEST_LENGTH = 36  # MLflow takes no more; the whole checksum stands in the source and the profile
+_SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A started run: log numbers while training, and figures and files at the end."""
+    """A started run: log numbers while training, figures and files at the end, and the bundle once it is measured."""
 
     run_id: str
+    task: str
+    parameters: Mapping[str, str]
+    data: Mapping[str, LearnedData] = field(repr=False)
 
     def log_metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Log numbers; NaN is left out, because trackers draw it as a value."""
-        safe = {_metric_name(name): value for name, value in values.items() if value == value}
-        mlflow.log_metrics(safe, step=step)
-
-    def log_report(self, report: Mapping[str, Any]) -> None:
-        """Log a metrics document: each figure with its bounds, and the document itself."""
-        mlflow.log_dict(dict(report), "metrics.json")
-        for title, part in report["evaluations"].items():
-            for name, figure in part["metrics"].items():
-                for bound in ("value", "low", "high"):
-                    if figure[bound] is not None:
-                        suffix = "" if bound == "value" else f".{bound}"
-                        mlflow.log_metric(_metric_name(f"{title}.{name}{suffix}"), figure[bound])
+        """Log numbers of the training itself; NaN is left out, because trackers draw it as a value."""
+        mlflow.log_metrics({_metric_name(name): value for name, value in values.items() if value == value}, step=step)
 
     def log_figure(self, figure: Any, name: str) -> None:
         """Log a matplotlib figure as `plots/<name>.png`."""
         mlflow.log_figure(figure, f"plots/{name}.png")
 
-    def log_bundle(self, folder: Path) -> None:
-        """Attach the exported bundle's files."""
-        mlflow.log_artifacts(str(folder), "bundle")
+    def log_table(self, rows: list[dict[str, Any]], name: str) -> None:
+        """Log a table as `tables/<name>.json`. Nothing that tells who a patient is may stand in it."""
+        mlflow.log_dict({"rows": rows}, f"tables/{name}.json")
+
+    def log_bundle(self, folder: Path) -> str:
+        """Log the measured bundle: its files, the graph as a registered model, and its figures linked to that model.
+
+        The new version gets the alias `challenger`, or `smoke` where the run's parameter `smoke` is true. Returns the version.
+        """
+        with _store_errors():
+            bundle = load_bundle(folder)
+            contract = bundle.contract
+            tags = {
+                "bundle_version": contract.version,
+                "bundle_sha256": bundle.sha256,
+                "model_sha256": contract.model_sha256,
+                "settings_sha256": _settings_hash(self.parameters),
+                "commit": str(contract.training.get("commit", current_commit())),
+            }
+            mlflow.set_tags(tags)
+            mlflow.log_artifacts(str(folder), "bundle")
+            name = registered_name(contract.task)
+            model = log_onnx_model(bundle, folder, name, tags, self.parameters)
+            self._log_figures(json.loads((folder / "metrics.json").read_text(encoding="utf-8")), model.model_id)
+            registered = str(model.registered_model_version)
+            is_smoke = self.parameters.get("smoke") == "True"
+            _describe(name, registered, tags, _description(contract, is_smoke=is_smoke))
+            MlflowClient().set_registered_model_alias(name, SMOKE if is_smoke else CHALLENGER, registered)
+            return registered
+
+    def _log_figures(self, report: Mapping[str, Any], model_id: str) -> None:
+        """Each figure with its bounds, linked to the model and, where the evaluation's title names one, to the data set."""
+        for title, part in report["evaluations"].items():
+            values = {}
+            for name, figure in part["metrics"].items():
+                for bound in ("value", "low", "high"):
+                    if figure[bound] is not None:
+                        values[_metric_name(f"{title}.{name}{'' if bound == 'value' else f'.{bound}'}")] = float(figure[bound])
+            mlflow.log_metrics(values, model_id=model_id, dataset=_measured_on(title, self.data))
+
+
+class LearnedData(Dataset):
+    """A data set by name, origin and checksum. MLflow never sees a row of it."""
+
+    def __init__(self, name: str, checksum: str, facts: Mapping[str, Any]) -> None:
+        self._profile = {"sha256": checksum, **facts}
+        super().__init__(CodeDatasetSource({"sha256": checksum, **_origin(checksum)}), name, checksum[:_DIGEST_LENGTH])
+
+    def _compute_digest(self) -> str:
+        raise AssertionError("the digest is given")
+
+    @property
+    def profile(self) -> Any:
+        """Counts that a trainer gave, with the whole checksum."""
+        return self._profile
+
+    @property
+    def schema(self) -> None:
+        """None: what the model takes is its signature."""
+        return None
+
+    def to_dict(self) -> dict[str, str]:
+        """As MLflow stores it."""
+        return {**super().to_dict(), "profile": json.dumps(self._profile)}
 
 
 @contextmanager
-def tracked_run(task: str, parameters: Mapping[str, Any], data_checksums: Mapping[str, str]) -> Iterator[TrackedRun]:
-    """Run the body inside an MLflow run of the experiment `nabz-<task>`."""
-    mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", DEFAULT_STORE))
-    mlflow.set_experiment(f"nabz-{task}")
-    with mlflow.start_run() as run:
-        mlflow.set_tags({"commit": current_commit(), **{f"data.{k}": v for k, v in data_checksums.items()}})
-        mlflow.log_params({name: str(value)[:_PARAMETER_LENGTH] for name, value in parameters.items()})
-        yield TrackedRun(run.info.run_id)
+def tracked_run(
+    task: str,
+    parameters: Mapping[str, Any],
+    data_checksums: Mapping[str, str],
+    data_facts: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Iterator[TrackedRun]:
+    """Run the body inside an MLflow run of the experiment `nabz-<task>`, with the data that it learns from as inputs.
+
+    `data_checksums` are SHA-256 by the data's name, `data_facts` counts of them (rows, patients) by the same name.
+    Raises TrackingError when the store cannot be used.
+    """
+    kept = {name: str(value)[:_PARAMETER_LENGTH] for name, value in parameters.items()}
+    facts = data_facts or {}
+    data = {name: LearnedData(name, checksum, facts.get(name, {})) for name, checksum in data_checksums.items()}
+    with _store_errors():
+        mlflow.set_tracking_uri(tracking_uri())
+        _open_experiment(registered_name(task))
+        started = mlflow.start_run()
+    with started as run:
+        with _store_errors():
+            checksums = {f"data.{name}": checksum for name, checksum in data_checksums.items()}
+            mlflow.set_tags({"commit": current_commit(), "settings_sha256": _settings_hash(kept), **checksums})
+            mlflow.log_params(kept)
+            for one in data.values():
+                mlflow.log_input(one, context="training")
+        yield TrackedRun(run.info.run_id, task, kept, data)
+
+
+def alias_promoted(task: str, version: str, bundle_sha256: str, folder: Path | None = None) -> str | None:
+    """Give the alias `champion` to the registered version of a bundle that went live; returns a sentence of what was done.
+
+    A bundle that no version stands for (its contract was written again after it was logged, or it was trained elsewhere) is
+    logged from its `folder` first, in a run of its own. None when there is no registered model of that task, or no store: a
+    promotion does not need one. A store that cannot be used is told in the sentence and never stops a promotion.
+    """
+    uri = tracking_uri()
+    if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).is_file():
+        return None
+    name = registered_name(task)
+    try:
+        with _store_errors():
+            mlflow.set_tracking_uri(uri)
+            client = MlflowClient()
+            if not client.search_registered_models(f"name = '{name}'"):
+                return None
+            found = _version_of(client, name, bundle_sha256)
+            if found is None and folder is not None:
+                found = _logged_late(task, folder)
+            if found is None:
+                return f"MLflow's {name} has no version of bundle {version} (SHA-256 {bundle_sha256[:12]}): no alias was changed"
+            return _made_champion(client, name, found, version)
+    except TrackingError as error:
+        return f"MLflow was not told: {error}"
+
+
+def _made_champion(client: MlflowClient, name: str, registered: str, version: str) -> str:
+    aliases = client.get_registered_model(name).aliases
+    before = aliases.get(CHAMPION)
+    client.set_registered_model_alias(name, CHAMPION, registered)
+    if aliases.get(CHALLENGER) == registered:
+        client.delete_registered_model_alias(name, CHALLENGER)
+    moved = "" if before in {None, registered} else f"; it was version {before}"
+    return f"MLflow: {CHAMPION} of {name} is version {registered}, bundle {version}{moved}"
+
+
+def _version_of(client: MlflowClient, name: str, bundle_sha256: str) -> str | None:
+    """The registered version that stands for exactly this bundle, the newest where there are several."""
+    found = client.search_model_versions(f"name = '{name}' and tags.bundle_sha256 = '{bundle_sha256}'")
+    return max((str(one.version) for one in found), key=int, default=None)
+
+
+def _logged_late(task: str, folder: Path) -> str:
+    """Log a bundle that exists, with what its contract says of its data; returns its registered version."""
+    contract = load_bundle(folder).contract
+    checksums = {source.name: source.sha256 for source in contract.data}
+    settings = {"logged": "after its training", "seed": contract.training.get("seed")}
+    with tracked_run(task, settings, checksums) as run:
+        return run.log_bundle(folder)
+
+
+def tracking_uri() -> str:
+    """Where runs are kept: MLFLOW_TRACKING_URI, or the local sqlite file."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+
+
+def registered_name(task: str) -> str:
+    """The name of a task's experiment and registered model."""
+    return f"nabz-{task}"
 
 
 def current_commit() -> str:
@@ -72,6 +227,68 @@ def current_commit() -> str:
         return "unknown"
 
 
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    """MLflow's errors as ours, with what to do next; a password in the address is not repeated."""
+    try:
+        yield
+    except MlflowException as error:
+        where = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:…@", tracking_uri())
+        if "out-of-date database schema" in str(error):
+            raise TrackingError(
+                f"the experiment store {where} was made by another version of MLflow than this one ({mlflow.__version__}): "
+                f"copy it away, then run `mlflow db upgrade {where}`; nothing in it is lost"
+            ) from error
+        raise TrackingError(
+            f"the experiment store {where} cannot be used: {str(error).splitlines()[0][:300]}; "
+            "set MLFLOW_TRACKING_URI to a server that answers, or unset it for the local file"
+        ) from error
+
+
+def _open_experiment(name: str) -> None:
+    """Make it the active one; one of a local store that is new keeps its files beside the database, wherever we are called."""
+    uri = tracking_uri()
+    if uri.startswith(_SQLITE) and mlflow.get_experiment_by_name(name) is None:
+        mlflow.create_experiment(name, (Path(uri.removeprefix(_SQLITE)).resolve().parent / "mlruns" / name).as_uri())
+    mlflow.set_experiment(name)
+
+
+def _describe(name: str, version: str, tags: Mapping[str, str], description: str) -> None:
+    client = MlflowClient()
+    for key, value in tags.items():
+        client.set_model_version_tag(name, version, key, value)
+    client.update_model_version(name, version, description)
+
+
+def _description(contract: Any, *, is_smoke: bool) -> str:
+    first = "**A smoke run: it shows that training works and is not for use.** " if is_smoke else ""
+    return f"{first}{contract.intended_use} Bundle {contract.version}. Decision support; not clinically validated. Its card lies in the run's files, bundle/card.md."
+
+
+def _origin(checksum: str) -> dict[str, str]:
+    """Where the data are from, by their checksum in data/sources.toml; other data are their owner's."""
+    try:
+        listed = read_sources(SOURCES)
+    except DataError:
+        listed = {}
+    for entry in listed.values():
+        if checksum in entry["sha256"].values():
+            return {name: str(entry[name]) for name in ("title", "from", "licence")}
+    return {"from": "not in data/sources.toml: the catalogue, or the owner's own data"}
+
+
+def _measured_on(title: str, data: Mapping[str, LearnedData]) -> LearnedData | None:
+    """The data set that an evaluation is of: the only one, or the one whose name's first word stands in its title."""
+    if len(data) == 1:
+        return next(iter(data.values()))
+    return next((one for name, one in data.items() if name.split("_")[0].lower() in title.lower()), None)
+
+
+def _settings_hash(parameters: Mapping[str, str]) -> str:
+    """SHA-256 over the parameters in the order of their names, or the one that the trainer worked out."""
+    return parameters.get("settings_sha256") or hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
+
+
 def _metric_name(name: str) -> str:
-    """MLflow allows letters, digits and `_-. :/`."""
-    return "".join(c if c.isalnum() or c in "_-. :/" else "_" for c in name)
+    """MLflow takes letters, digits and `_-. :/`."""
+    return re.sub(r"[^\w\-. :/]", "_", name)
