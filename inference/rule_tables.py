@@ -77,15 +77,18 @@ class _Leaf(NamedTuple):
     test: Test
 
 
-class _Node(NamedTuple):
-    """A test and the leaves it is made of."""
+class Node(NamedTuple):
+    """A test and the leaves it is made of; so many of its `parts` are `needed`. A node of a fact has its `limits` instead."""
 
     test: Test
     leaves: tuple[_Leaf, ...]
+    needed: int = 1
+    parts: tuple[Node, ...] = ()
+    limits: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class _Sign:
+class Sign:
     """One compiled row of the IITT table."""
 
     place: int
@@ -95,7 +98,7 @@ class _Sign:
     has_age: bool
     from_years: float
     below_years: float
-    node: _Node
+    node: Node
 
     def holds(self, findings: Findings, facts: Facts) -> bool | None:
         if self.has_age:
@@ -118,15 +121,16 @@ def _reason(name: str, facts: Facts) -> str:
     return f"{name} {value}" if isinstance(value, str) else f"{name} {value:g}"
 
 
-class _SignTable:
+class SignTable:
     """The signs of one age group, found by what could make them true."""
 
-    def __init__(self, signs: Iterable[_Sign]) -> None:
-        self._always: list[_Sign] = []
-        self._by_finding: dict[str, list[_Sign]] = {}
-        self._by_vital: dict[str, list[_Sign]] = {name: [] for name in VITALS}
-        by_test: dict[_Leaf, list[_Sign]] = {}
-        for sign in signs:
+    def __init__(self, signs: Iterable[Sign]) -> None:
+        self.signs = tuple(signs)
+        self._always: list[Sign] = []
+        self._by_finding: dict[str, list[Sign]] = {}
+        self._by_vital: dict[str, list[Sign]] = {name: [] for name in VITALS}
+        by_test: dict[_Leaf, list[Sign]] = {}
+        for sign in self.signs:
             if not sign.node.leaves:
                 self._always.append(sign)
             for leaf in dict.fromkeys(sign.node.leaves):
@@ -172,37 +176,37 @@ class _SignTable:
         return level
 
 
-class _IittTable:
+class IittTable:
     """The IITT table, compiled for adults, for children and for an age that is not known."""
 
     def __init__(self, table: Mapping[str, Any]) -> None:
-        self._adult_from_years = float(table["adult_from_years"])
+        self.adult_from_years = float(table["adult_from_years"])
         self._components: Mapping[str, Any] = table["component"]
         # One node a name, so that signs share a test and it is asked once a case.
-        self._nodes: dict[str, _Node] = {}
+        self._nodes: dict[str, Node] = {}
         signs = [self._sign(place, row) for place, row in enumerate(table["sign"])]
         only_if_pregnant = self._node("pregnant")
-        self._adult = _SignTable(sign for sign in signs if "adult" in sign.ages)
-        self._unknown = _SignTable(sign for sign in signs if not sign.has_age)
-        self._child = _SignTable(
+        self.adult = SignTable(sign for sign in signs if "adult" in sign.ages)
+        self.unknown_age = SignTable(sign for sign in signs if not sign.has_age)
+        self.child = SignTable(
             sign if "child" in sign.ages else replace(sign, node=_all_of([only_if_pregnant, sign.node]))
             for sign in signs
             if not sign.ages.isdisjoint(("child", "pregnant_child"))
         )
         self.roles = self._roles(table["sign"])
 
-    def for_age(self, age_years: float | None) -> _SignTable:
+    def for_age(self, age_years: float | None) -> SignTable:
         if age_years is None:
-            return self._unknown
-        return self._adult if age_years >= self._adult_from_years else self._child
+            return self.unknown_age
+        return self.adult if age_years >= self.adult_from_years else self.child
 
-    def _sign(self, place: int, row: Mapping[str, Any]) -> _Sign:
+    def _sign(self, place: int, row: Mapping[str, Any]) -> Sign:
         alternatives = [self._node(name) for name in (*row.get("any", ()), *row.get("also", ()))]
         nodes = [self._node(name) for name in row.get("all", ())]
         if alternatives:
             nodes.append(_some_of(row.get("at_least", 1), alternatives))
         from_years, below_years = _age_limits(row.get("age", {}))
-        return _Sign(
+        return Sign(
             place=place,
             row=row,
             level=row["level"],
@@ -213,21 +217,21 @@ class _IittTable:
             node=_all_of(nodes),
         )
 
-    def _node(self, name: str) -> _Node:
+    def _node(self, name: str) -> Node:
         if name not in self._nodes:
             self._nodes[name] = self._compiled(name)
         return self._nodes[name]
 
-    def _compiled(self, name: str) -> _Node:
+    def _compiled(self, name: str) -> Node:
         if name.startswith("F_"):
             leaf = _Leaf(name, is_finding=True, test=_finding_test(name))
-            return _Node(leaf.test, (leaf,))
+            return Node(leaf.test, (leaf,))
         if name not in self._components:
             raise PolicyError(f"iitt.toml: found {name!r}, expected a finding code (F_...) or one of its components: correct the name")
         part = self._components[name]
         if "fact" in part:
             leaf = _Leaf(part["fact"], is_finding=False, test=_fact_test(part))
-            return _Node(leaf.test, (leaf,))
+            return Node(leaf.test, (leaf,), limits=part)
         return _some_of(1, [self._node(inner) for inner in (*part["any"], *part.get("also", ()))])
 
     def _roles(self, rows: Iterable[Mapping[str, Any]]) -> Mapping[str, SignRole]:
@@ -283,16 +287,16 @@ def _fact_test(part: Mapping[str, Any]) -> Test:
     return is_beyond
 
 
-def _some_of(needed: int, nodes: list[_Node]) -> _Node:
+def _some_of(needed: int, nodes: list[Node]) -> Node:
     tests = tuple(node.test for node in nodes)
 
     def test(findings: Findings, facts: Facts) -> bool | None:
         return at_least(needed, [inner(findings, facts) for inner in tests])
 
-    return _Node(test, tuple(leaf for node in nodes for leaf in node.leaves))
+    return Node(test, tuple(leaf for node in nodes for leaf in node.leaves), needed, tuple(nodes))
 
 
-def _all_of(nodes: list[_Node]) -> _Node:
+def _all_of(nodes: list[Node]) -> Node:
     return nodes[0] if len(nodes) == 1 else _some_of(len(nodes), nodes)
 
 
@@ -310,10 +314,11 @@ def _age_limits(limits: Mapping[str, float]) -> tuple[float, float]:
     return from_years, below_years
 
 
-class _News2Table:
+class News2Table:
     """The NEWS2 chart: points of each vital, and the rules on their total."""
 
     def __init__(self, table: Mapping[str, Any]) -> None:
+        self.table = table
         self._from_age_years = table["from_age_years"]
         self._pregnancy = [_finding_test(code) for code in table["pregnancy_findings"]]
         self._points = {name: _points(part) for name, part in table["vital"].items()}
@@ -410,8 +415,8 @@ def _fired(row: Mapping[str, Any], table: str, because: tuple[str, ...]) -> Fire
 class RuleTables(NamedTuple):
     """Both tables, and the version that every assessment carries."""
 
-    iitt: _IittTable
-    news2: _News2Table
+    iitt: IittTable
+    news2: News2Table
     version: str
 
 
@@ -443,4 +448,4 @@ def rule_tables() -> RuleTables:
     news2, iitt = (tomllib.loads(text) for text in texts)
     digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
     version = f"NEWS2 {news2['version']}, IITT {iitt['version']}, tables {digest}"
-    return RuleTables(_IittTable(iitt), _News2Table(news2), version)
+    return RuleTables(IittTable(iitt), News2Table(news2), version)

@@ -89,6 +89,24 @@ class Differential:
     is_outside_scope: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class RowScores:
+    """What the model says of n cases, as arrays in the order of the cases.
+
+    `probabilities` and `members` (of the prediction set) are [n, conditions], `severity_mass` [n, 6] by severity, `contributions`
+    [n, slots]; `is_outside_scope` and `deciding_set_size` are [n]. `shared` [n, 2] is None from a bundle without it. See
+    `Differential` for what they mean.
+    """
+
+    probabilities: NDArray[Any]
+    members: NDArray[np.bool_]
+    is_outside_scope: NDArray[np.bool_]
+    severity_mass: NDArray[np.float64]
+    deciding_set_size: NDArray[np.int64]
+    contributions: NDArray[np.float32]
+    shared: NDArray[np.float32] | None
+
+
 class SymptomModel:
     """A verified symptom bundle with its reader and encoder."""
 
@@ -111,7 +129,7 @@ class SymptomModel:
             raise BundleError(f"{contract.task} {contract.version}: the vocabulary lacks {error}; export it again") from error
         self._sets, self._scope = PredictionSets(contract), Scope(contract)
         self.encoder = EvidenceEncoder(self._slots, self.parents)
-        self._pregnancy_code = self._code_of("pregnancy")
+        self.pregnancy_code = self._code_of("pregnancy")
         self._temperature = float(contract.training.get("temperature", 1.0))
         self.priors: Priors | None = None
         self._local = np.zeros(len(self._labels), dtype=np.float32)
@@ -163,7 +181,7 @@ class SymptomModel:
             {
                 "evidence": evidence,
                 "demographics": np.full(n, demographic_index(case.age_years, case.sex)),
-                "log_shift": np.repeat(self._shift(case)[None], n, axis=0),
+                "log_shift": np.repeat(self.shift(case)[None], n, axis=0),
             }
         )
         return self._finite(outputs["probabilities"]).astype(np.float64)
@@ -188,8 +206,8 @@ class SymptomModel:
         Before: for somebody of the case's age, sex, season and place. Raises BundleError when the model fails.
         """
         evidence = np.array([self.encoder.encode(read.findings) for read in reads])
-        nothing = self._probabilities(np.zeros_like(evidence), reads, [self._shift(read.case) for read in reads])
-        after = self._probabilities(evidence, reads, [self._shift(read.case) for read in reads])
+        nothing = self._probabilities(np.zeros_like(evidence), reads, [self.shift(read.case) for read in reads])
+        after = self._probabilities(evidence, reads, [self.shift(read.case) for read in reads])
         before = np.maximum(nothing, _LEAST_PROBABILITY) ** self._temperature  # calibration sharpens what findings say, not the prior
         return before / before.sum(axis=1, keepdims=True), after
 
@@ -207,8 +225,8 @@ class SymptomModel:
     def read(self, case: Case) -> Read:
         """The case's findings from the form, the measurements and the complaint."""
         findings, reading = self.reader.read_case(case)
-        if case.pregnant is not None and self._pregnancy_code:
-            findings.setdefault(self._pregnancy_code, "present" if case.pregnant else "absent")
+        if case.pregnant is not None and self.pregnancy_code:
+            findings.setdefault(self.pregnancy_code, "present" if case.pregnant else "absent")
         return Read(case, findings, self._stated(case, findings, reading), reading)
 
     def _stated(self, case: Case, findings: Findings, reading: Reading) -> Findings:
@@ -233,27 +251,16 @@ class SymptomModel:
         again = [row for row, read in enumerate(reads) if read.stated != read.findings]
         rows = [self.encoder.encode(read.findings) for read in reads] + [self.encoder.encode(reads[row].stated) for row in again]
         people = [*reads, *(reads[row] for row in again)]
-        evidence = np.array(rows)
-        outputs = self._bundle.run(
-            {
-                "evidence": evidence,
-                "demographics": np.array([demographic_index(read.case.age_years, read.case.sex) for read in people]),
-                "log_shift": np.array([self._shift(read.case) for read in people]),
-            }
-        )
-        all_probabilities = self._finite(outputs["probabilities"])
-        members = self._sets.members(all_probabilities, evidence)
-        outside = self._scope.is_outside(outputs[OUTPUT], evidence).tolist() if self._scope.is_known else [False] * len(reads)
-        all_sizes = members.sum(axis=1).tolist()
-        probabilities, contributions = all_probabilities[: len(reads)], outputs["contributions"][: len(reads)]
-        order = np.argsort(-probabilities, axis=1, kind="stable")
-        ranked = np.take_along_axis(members[: len(reads)], order, axis=1)
+        who = np.array([demographic_index(read.case.age_years, read.case.sex) for read in people])
+        told = self.score_rows(np.array(rows), who, np.array([self.shift(read.case) for read in people]), np.array(again, dtype=np.int64))
+        order = np.argsort(-told.probabilities, axis=1, kind="stable")
+        ranked = np.take_along_axis(told.members, order, axis=1)
         last = (ranked.shape[1] - ranked[:, ::-1].argmax(axis=1)).tolist()
-        leading = np.take_along_axis(probabilities, order[:, :SHOWN_CONDITIONS], axis=1).tolist()
-        kept = min(_CANDIDATE_REASONS, contributions.shape[1] - 1)
-        strongest = np.argpartition(-np.abs(contributions), kept, axis=1)[:, : kept + 1]
-        shared = outputs["shared"].tolist() if "shared" in outputs else [()] * len(reads)
-        masses, certain_sizes = self._deciding(reads, again, evidence, all_probabilities, all_sizes)
+        leading = np.take_along_axis(told.probabilities, order[:, :SHOWN_CONDITIONS], axis=1).tolist()
+        kept = min(_CANDIDATE_REASONS, told.contributions.shape[1] - 1)
+        strongest = np.argpartition(-np.abs(told.contributions), kept, axis=1)[:, : kept + 1]
+        shared = told.shared.tolist() if told.shared is not None else [()] * len(reads)
+        masses, sizes, outside = told.severity_mass.tolist(), told.deciding_set_size.tolist(), told.is_outside_scope.tolist()
         found = []
         for row, read in enumerate(reads):
             places = order[row, : max(last[row], SHOWN_CONDITIONS)].tolist()
@@ -263,39 +270,62 @@ class SymptomModel:
                     leading=tuple(Possible(self._labels[place], value) for place, value in zip(places, leading[row], strict=False)),
                     prediction_set=tuple([self._labels[place].name for place, is_in in zip(places, belongs, strict=False) if is_in]),
                     severity_mass=dict(enumerate(masses[row])),
-                    deciding_set_size=certain_sizes[row],
-                    contributions=self._contributions(strongest[row], rows[row], contributions[row]) + _shared(shared[row]),
+                    deciding_set_size=sizes[row],
+                    contributions=self._contributions(strongest[row], rows[row], told.contributions[row]) + _shared(shared[row]),
                     n_present=sum([value != ABSENT for value in read.stated.values()]),
                     is_outside_scope=outside[row],
                 )
             )
         return found
 
+    def score_rows(
+        self, evidence: NDArray[np.float32], who: NDArray[np.int64], shifts: NDArray[np.float32], again: NDArray[np.int64]
+    ) -> RowScores:
+        """The model's answers about n cases, as arrays. Raises BundleError when the model fails.
+
+        `evidence` [n + m, slots], `who` and `shifts` have a row for each case, then a second one, without its measurements, of
+        each of the m cases that `again` names by their rows; what decides the level is taken from that.
+        """
+        n = len(evidence) - len(again)
+        outputs = self._bundle.run({"evidence": evidence, "demographics": who, "log_shift": shifts})
+        probabilities = self._finite(outputs["probabilities"])
+        members = self._sets.members(probabilities, evidence)
+        outside = self._scope.is_outside(outputs[OUTPUT][:n], evidence[:n]) if self._scope.is_known else np.zeros(n, dtype=bool)
+        rows = np.arange(n)
+        rows[again] = np.arange(n, len(evidence))
+        masses, sizes = self._deciding(rows, probabilities, members.sum(axis=1), evidence, who, shifts)
+        shared = outputs["shared"][:n] if "shared" in outputs else None
+        return RowScores(probabilities[:n], members[:n], outside, masses, sizes, outputs["contributions"][:n], shared)
+
     def _deciding(
-        self, reads: Sequence[Read], again: Sequence[int], evidence: NDArray[np.float32], probabilities: NDArray[Any], sizes: Sequence[int]
-    ) -> tuple[list[list[float]], list[int]]:
-        """What decides the levels of the cases: their probability by severity, [n][6], and the sizes of their sets.
+        self,
+        rows: NDArray[np.int64],
+        probabilities: NDArray[Any],
+        sizes: NDArray[np.int64],
+        evidence: NDArray[np.float32],
+        who: NDArray[np.int64],
+        shifts: NDArray[np.float32],
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """What decides the levels of the cases: their probability by severity, [n, 6], and the sizes of their sets, from their `rows`.
 
         A case with measurements is decided by its second row. With local priors the catalogue's have their say as well: of both
         the larger probability of each severity or worse, and the smaller set, so that local priors raise a level or leave it.
         """
-        rows = np.arange(len(reads))
-        rows[list(again)] = np.arange(len(reads), len(evidence))
-        masses, small = by_severity(probabilities[rows], self._severity), np.array(sizes)[rows]
+        masses, small = by_severity(probabilities[rows], self._severity), sizes[rows]
         if self.priors is not None:
-            shifts = [self._shift(read.case) - self._local for read in reads]
-            usual = self._probabilities(evidence[rows], reads, shifts)
+            outputs = self._bundle.run({"evidence": evidence[rows], "demographics": who[rows], "log_shift": shifts[rows] - self._local})
+            usual = self._finite(outputs["probabilities"]).astype(np.float64)
             worse = np.maximum(np.cumsum(masses, axis=1), np.cumsum(by_severity(usual, self._severity), axis=1))
             masses, small = np.diff(worse, axis=1, prepend=0.0), np.minimum(small, self._sets.sizes(usual, evidence[rows]))
-        return masses.tolist(), small.tolist()
+        return masses, small
 
     def _finite(self, probabilities: NDArray[Any]) -> NDArray[Any]:
         if not np.isfinite(probabilities).all():
             raise BundleError(f"{self._bundle.contract.task}: the model gave no finite probabilities")
         return probabilities
 
-    def _shift(self, case: Case) -> NDArray[np.float32]:
-        """Read-only: cases of one season and province share it."""
+    def shift(self, case: Case) -> NDArray[np.float32]:
+        """The log multipliers of the priors for the case's date and place, [conditions]; read-only: cases of one season and province share it."""
         key = season_of(case.received_at), self.province_of(case)
         shift = self._known_shifts.get(key)
         if shift is None:
