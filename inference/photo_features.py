@@ -96,6 +96,11 @@ def _log(value: float) -> float:
     return float(np.log(max(value, _FLOOR)))
 
 
+def relative_detail(luma: Array) -> float:
+    """Logarithm of the finest detail of luma [H, W] relative to the light there is: falls with blur, not with dark skin."""
+    return _log(float(np.mean(detail(luma))) / relative_light(luma) ** 2)
+
+
 def _sharpness(luma: Array) -> dict[str, float]:
     half = halved(luma)
     details = [detail(luma), detail(half), detail(halved(half))]

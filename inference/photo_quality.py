@@ -21,10 +21,12 @@ from inference.photo_features import (
     MID_GREY,
     SKIN_RED_TO_BLUE,
     SKIN_RED_TO_GREEN,
+    Array,
     is_skin_hued,
     judged_copy,
     luma_of,
     picture_features,
+    relative_detail,
 )
 from inference.photo_gate import fitted_gate
 from inference.skin_tone import SkinTone, estimate_skin_tone
@@ -48,11 +50,17 @@ class PhotoProblem:
 
 @dataclass(frozen=True, slots=True)
 class PhotoQuality:
-    """The gate's verdict: `ok` when no problem was found."""
+    """The gate's verdict: `ok` when no problem was found.
+
+    `light` is the median luma in 0-255 and `detail` the logarithm of the detail relative to it, None of a photo too small for
+    it: no verdict, but what drift of cameras and light is told from.
+    """
 
     ok: bool
     problems: tuple[PhotoProblem, ...] = ()
     tone: SkinTone | None = None
+    light: float | None = None
+    detail: float | None = None
 
 
 _PROBLEMS = {
@@ -141,13 +149,14 @@ def judge_quality(image: Image.Image, original_size: tuple[int, int]) -> PhotoQu
     """Judge an RGB photo; `original_size` is its width and height in pixels before any reduction."""
     small = judged_copy(image)
     codes = ["too_small"] if min(original_size) < LEAST_SIDE else []
-    codes += _problems(small)
-    return PhotoQuality(not codes, tuple(_PROBLEMS[code] for code in codes), estimate_skin_tone(small))
-
-
-def _problems(small: Image.Image) -> list[str]:
     pixels = np.asarray(small, dtype=np.float32)
     luma = luma_of(pixels)
+    codes += _problems(small, pixels, luma)
+    detail = relative_detail(luma) if min(luma.shape) >= LEAST_JUDGED_SIDE else None
+    return PhotoQuality(not codes, tuple(_PROBLEMS[code] for code in codes), estimate_skin_tone(small), float(np.median(luma)), detail)
+
+
+def _problems(small: Image.Image, pixels: Array, luma: Array) -> list[str]:
     dark, bright = np.percentile(luma, (DARK_PERCENTILE, BRIGHT_PERCENTILE))
     if dark < DARK_LUMA:
         return ["too_dark"]
