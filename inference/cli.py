@@ -28,8 +28,10 @@ from inference.casefile import read_cases
 from inference.errors import CaseError, NabzError
 from inference.explain import print_assessment
 from inference.models import Models, load_models
+from inference.monitor_command import add_monitor
 from inference.policy import load_policy
 from inference.priors import load_priors
+from inference.replay_command import add_replay
 from inference.service.commands import add_service_commands
 from inference.service.simulation_command import add_simulate
 from inference.triage import Triage
@@ -78,6 +80,8 @@ def parser() -> argparse.ArgumentParser:
     _add_assess(commands)
     _add_verify(commands)
     add_ask(commands)
+    add_monitor(commands)
+    add_replay(commands)
     add_service_commands(commands)
     add_simulate(commands)
     return top

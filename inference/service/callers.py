@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import re
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
@@ -20,6 +21,11 @@ class Who:
     subject: str
     role: Role
     clinic: str | None = None
+
+
+def operator() -> Who:
+    """Whoever runs a command on the service's own machine, by the name of their account there."""
+    return Who(f"os:{re.sub(r'[^A-Za-z0-9._-]', '_', getpass.getuser())}", "admin")
 
 
 def is_plain_name(value: object) -> bool:

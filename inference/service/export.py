@@ -6,11 +6,9 @@ has it. Knows no model; the live bundles' vocabularies say which codes may leave
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import hmac
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -27,7 +25,7 @@ from inference.case import Case
 from inference.errors import NabzError, StorageError
 from inference.models import default_models_folder, live_versions
 from inference.service import store
-from inference.service.callers import Who
+from inference.service.callers import operator
 from inference.service.database import Unit, make_engine, read, transact
 from inference.service.durable import make_folder, write_durably
 from inference.service.export_card import Counted, data_card
@@ -212,7 +210,7 @@ def _counted(connection: Connection, wanted: Wanted, kept_from: datetime | None)
 
 def _audit(unit: Unit, found: _Found, card: Mapping[str, Any], wanted: Wanted, now: datetime) -> None:
     """Who took what: one row for the export, and rows that name every referral in it."""
-    who = Who(f"os:{re.sub(r'[^A-Za-z0-9._-]', '_', getpass.getuser())}", "admin")
+    who = operator()
     options = {"complaints": wanted.with_complaints, "photos": len(found.photos)}
     store.record(unit, who, "exported", None, now, n=card["n"], period=card["period_completed"], sha256=card["sha256"][CASES], **options)
     for first in range(0, len(found.ids), _IDS_A_ROW):

@@ -34,7 +34,7 @@ _SLOW_CLOCK = timedelta(minutes=5)
 _LATE_CASE, _OLD_CASE = timedelta(days=1), timedelta(days=30)
 _PATIENT_BYTES = 16 * 1024
 _NAME_LENGTH = 40
-_NEVER_RAISED = "a clinician's level was raised again, because what came since is worse: look at the case"
+NEVER_RAISED = "a clinician's level was raised again, because what came since is worse: look at the case"
 _fields = attrgetter("__dict__")
 
 
@@ -154,14 +154,14 @@ class Intake:
         stored, lost = await self._stored(content["photos"])
         case = Case.model_validate(content["case"])
         reading = in_time(read_case(merged(case, new), row.id), now)
-        earlier = [problem for problem in still_open(content["problems"], new) if problem != _NEVER_RAISED]
+        earlier = [problem for problem in still_open(content["problems"], new) if problem != NEVER_RAISED]
         noted = [*earlier, *refused_priority(new), *reasons, *reading.problems, *kept.problems, *lost]
         assessment = await self._scorer.assess(replace(reading, problems=tuple(dict.fromkeys(noted))), now, {**stored, **kept.content})
         worse = is_worse(before, assessment)
         level = store.level_after(row, assessment.level, is_worse=worse)
         if row.override_level is not None and level < row.level:
-            noted.append(_NEVER_RAISED)
-            review = assessment.review.model_copy(update={"needed": True, "why": (*assessment.review.why, _NEVER_RAISED)})
+            noted.append(NEVER_RAISED)
+            review = assessment.review.model_copy(update={"needed": True, "why": (*assessment.review.why, NEVER_RAISED)})
             assessment = assessment.model_copy(update={"review": review})
         photos = {**content["photos"], **kept.hashes}
         scored = Scored(row.id, reading.case, tuple(dict.fromkeys(noted)), photos, assessment, assessment_json(assessment))
