@@ -14,6 +14,7 @@ from typing import Any
 
 from inference.errors import NabzError
 from training.catalogue import CATALOGUE
+from training.comparison_command import add_compare
 
 DONE, PROBLEMS, FAILED = 0, 1, 2
 TASKS = ("symptoms", "acuity", "lesions")
@@ -55,6 +56,7 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
     _add_priors(commands)
     _add_all(commands)
     _add_data(commands)
+    add_compare(commands)
     return top
 
 

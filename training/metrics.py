@@ -5,7 +5,7 @@ This module does not know tasks, files or models.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from math import isnan, nan, sqrt
 from typing import Any
@@ -47,24 +47,29 @@ def bootstrap_interval(statistic: Statistic, *arrays: Array, groups: Array | Non
     size = len(arrays[0])
     if size == 0:
         return Interval(nan, nan, nan, 0)
+    draws = np.array([statistic(*(array[chosen] for array in arrays)) for chosen in resamples(size, groups, repeats, seed)])
+    return percentile_interval(statistic(*arrays), draws, size)
+
+
+def resamples(size: int, groups: Array | None = None, repeats: int = 500, seed: int = 0) -> Iterator[NDArray[np.int64]]:
+    """The places of each bootstrap sample of `size` cases; whole groups are drawn where `groups` [size] is given."""
     generator = np.random.default_rng(seed)
-    value = statistic(*arrays)
-    members = None
-    if groups is not None:
-        order = np.argsort(groups, kind="stable")
-        members = np.split(order, np.unique(np.asarray(groups)[order], return_index=True)[1][1:])
-    draws = np.empty(repeats)
-    for index in range(repeats):
-        if members is None:
-            chosen = generator.integers(0, size, size)
-        else:
-            chosen = np.concatenate([members[k] for k in generator.integers(0, len(members), len(members))])
-        draws[index] = statistic(*(array[chosen] for array in arrays))
+    if groups is None:
+        yield from (generator.integers(0, size, size) for _ in range(repeats))
+        return
+    order = np.argsort(groups, kind="stable")
+    members = np.split(order, np.unique(np.asarray(groups)[order], return_index=True)[1][1:])
+    for _ in range(repeats):
+        yield np.concatenate([members[k] for k in generator.integers(0, len(members), len(members))])
+
+
+def percentile_interval(value: float, draws: Array, n: int) -> Interval:
+    """The middle 95 % of a bootstrap's draws around `value`; bounds are NaN with fewer than half of the draws defined."""
     defined = draws[~np.isnan(draws)]
-    if 2 * len(defined) < repeats:
-        return Interval(value, nan, nan, size)
+    if 2 * len(defined) < len(draws):
+        return Interval(value, nan, nan, n)
     low, high = np.quantile(defined, [0.025, 0.975])
-    return Interval(float(value), float(low), float(high), size)
+    return Interval(float(value), float(low), float(high), n)
 
 
 def wilson_interval(successes: int, n: int) -> Interval:
@@ -124,6 +129,13 @@ def expected_calibration_error(correct: Array, confidence: Array, bins: int = 15
     weight = np.bincount(which, minlength=bins)
     gap = np.abs(np.bincount(which, weights=correct.astype(float), minlength=bins) - np.bincount(which, weights=confidence, minlength=bins))
     return float(gap.sum() / weight.sum())
+
+
+def net_benefit(truth: Array, probability: Array, threshold: float) -> float:
+    """True positives less false positives weighed by the threshold's odds, per case (Vickers and Elkin 2006)."""
+    called = probability >= threshold
+    odds = threshold / (1 - threshold)
+    return float(np.mean(called & (truth == 1)) - odds * np.mean(called & (truth == 0)))
 
 
 def metrics_document(
