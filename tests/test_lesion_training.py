@@ -18,6 +18,7 @@ from inference.case import Photo
 from inference.errors import DataError
 from inference.photo import PhotoRecipe
 from training import lesion_fitting
+from training.hardware import CPU, Hardware, hardware
 from training.lesion_augmentation import Hairs, QuarterTurns, Ruler, SlantedLight, WhiteBalance, augmentation
 from training.lesion_backbones import BACKBONES
 from training.lesion_figures import Calibration, softmax
@@ -25,7 +26,7 @@ from training.lesion_fitting import Plan, fit, fit_answers, mixed
 from training.lesion_fusion import Fusion, fit_fusion, known_share
 from training.lesion_holdout import parts
 from training.lesion_pretrained import LearnedBackbone, begin_from, keep_backbone, read_backbone
-from training.lesion_views import CPU, Hardware, KeptViews, LiveViews, hardware, keep_views
+from training.lesion_views import KeptViews, LiveViews, keep_views
 from training.lesions import passed_on
 from training.skin_data import SkinRecord, SkinSet
 from training.skin_sources import HAM10000, NON_COMMERCIAL

@@ -17,7 +17,9 @@ from training import symptom_evaluation, symptoms
 from training.export import check_parity
 from training.generator import PatientGenerator
 from training.knowledge import load_knowledge
+from training.symptom_batches import mixed_masks
 from training.symptom_network import SymptomNetwork, evidence_weights
+from training.symptom_recipe import Recipe, recipe_of
 from training.symptom_scorer import OUTPUTS, SymptomScorer
 
 STEPS = 25
@@ -273,7 +275,7 @@ def test_a_batch_is_masked_in_four_ways(tiny_release):
     generator = PatientGenerator(knowledge)
     random = np.random.default_rng(0)
     patients = generator.draw(100, random)
-    masked = symptoms.mixed_masks(generator, patients, symptoms.Recipe(single_complaint=True), random)
+    masked = mixed_masks(generator, patients, Recipe(single_complaint=True), random)
     assert masked.shape == patients.answers.shape
     assert (masked[:20] == patients.answers[:20]).all()
     assert ((masked[60:80] != 0).sum(axis=1) <= 1).all()
@@ -305,9 +307,9 @@ def test_in_the_top_counts_strictly_better_ones():
 def test_the_recipe_is_the_smoke_s_only_when_asked(catalogue_folder):
     """`--steps` has the last word."""
     smoke = arguments(catalogue_folder, Path("x"), steps=0)
-    assert symptoms._recipe(smoke, is_catalogue=True).steps == 60
+    assert recipe_of(smoke, is_catalogue=True).steps == 60
     smoke.smoke = False
-    assert symptoms._recipe(smoke, is_catalogue=True) == symptoms.Recipe()
+    assert recipe_of(smoke, is_catalogue=True) == Recipe()
     smoke.steps = 9
-    assert symptoms._recipe(smoke, is_catalogue=False).steps == 9
-    assert symptoms._recipe(smoke, is_catalogue=False).single_complaint
+    assert recipe_of(smoke, is_catalogue=False).steps == 9
+    assert recipe_of(smoke, is_catalogue=False).single_complaint

@@ -17,8 +17,9 @@ from inference.bundle import Bundle
 from inference.calibration import BANDS_KEY
 from inference.errors import DataError
 from training.questionnaire import outputs_of
+from training.symptom_batches import decision_patients
 from training.symptom_evaluation import SEVERE, knowledge_of
-from training.symptoms import Recipe, decision_patients
+from training.symptom_recipe import Recipe
 
 Array = NDArray[Any]
 BANDS = 10

@@ -20,10 +20,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from inference.errors import DataError
 from inference.photo import YES_NO_FIELDS, PhotoRecipe
+from training.hardware import CPU, Hardware
 from training.lesion_backbones import BACKBONES, Backbone
 from training.lesion_network import LesionNetwork
 from training.lesion_pretrained import begin_from, read_backbone
-from training.lesion_views import CPU, Hardware, KeptViews, LiveViews, to_input
+from training.lesion_views import KeptViews, LiveViews, to_input
 
 Array = NDArray[Any]
 OnEpoch = Callable[[int, float], None]

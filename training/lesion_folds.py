@@ -22,11 +22,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from inference.photo import PhotoRecipe
+from training.hardware import CPU, Hardware
 from training.lesion_familiarity import fit_familiarity, unfamiliarity
 from training.lesion_fitting import Examples, Plan, begun_backbone, embeddings, fit, logits
 from training.lesion_fusion import known_share
 from training.lesion_network import LesionNetwork
-from training.lesion_views import CPU, Hardware, LiveViews, keep_views
+from training.lesion_views import LiveViews, keep_views
 from training.tracking import TrackedRun
 
 _POLL_SECONDS = 0.5

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,37 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from inference.photo import PhotoRecipe, normalise
+from training.hardware import CPU, Hardware
 from training.lesion_augmentation import augmentation
 
 Array = NDArray[Any]
 _BATCH = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Hardware:
-    """What a network is fitted on. bfloat16 and compilation pay on a GPU; on a CPU they are off."""
-
-    device: torch.device
-    bfloat16: bool = False
-    compiled: bool = False
-
-    def arithmetic(self) -> AbstractContextManager[Any]:
-        """The precision of the forward pass."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
-
-    def place(self, values: Tensor) -> Tensor:
-        """A batch [N, C, H, W] where the network is, in the memory layout that is fastest."""
-        return values.to(self.device).contiguous(memory_format=torch.channels_last)
-
-
-CPU = Hardware(torch.device("cpu"))
-
-
-def hardware(name: str) -> Hardware:
-    """`cpu`, `cuda`, or `auto` for a GPU where there is one."""
-    if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
-        return Hardware(torch.device("cuda"), bfloat16=True, compiled=True)
-    return CPU
 
 
 class LiveViews:

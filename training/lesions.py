@@ -21,16 +21,17 @@ from inference.bundle import Contract, DataSource, TensorSpec
 from inference.errors import DataError
 from inference.photo import PhotoRecipe, clinical_features, encode_clinical, open_photo, photo_pixels
 from training.export import PARITY_INPUTS, file_sha256, now_utc, write_bundle
+from training.hardware import hardware
 from training.lesion_backbones import BACKBONES
 from training.lesion_evaluation import (
     OperatingPoint,
-    confusion,
     cross_validation_report,
     label_names,
     operating_point,
+    scored_of,
     targets,
 )
-from training.lesion_export import export_onnx, parity_on
+from training.lesion_export import export_onnx, parity_on, probe_on
 from training.lesion_familiarity import fit_familiarity, out_of_distribution
 from training.lesion_figures import Calibration
 from training.lesion_fitting import Examples, Plan, embeddings, photo_recipe
@@ -38,8 +39,8 @@ from training.lesion_folds import Course, HeldOut, cross_validate, hold_out
 from training.lesion_holdout import holdout_report, operating_point_of, parts
 from training.lesion_network import CalibratedLesionNetwork, LesionNetwork
 from training.lesion_pretrained import LearnedBackbone, keep_backbone, read_backbone
-from training.lesion_views import hardware
-from training.plots import confusion_matrix_plot
+from training.run_artifacts import lesion_artifacts
+from training.seen import Sketch, of_photo
 from training.skin_data import SkinRecord, SkinSet, grouped_folds, read_skin_data
 from training.skin_sources import BODY_SITE_WORDS, BODY_SITES, NON_COMMERCIAL, SkinSource
 from training.tracking import current_commit, tracked_run
@@ -115,10 +116,11 @@ def train(args: argparse.Namespace) -> Path:
         is_held = held_out.fold_of >= 0
         held = data.part(is_held)
         unfamiliar = out_of_distribution(held_out.unfamiliarity[is_held], len(np.unique(held.groups)))
-        write_bundle(out, model, contract.model_copy(update={"out_of_distribution": unfamiliar}), report)
-        run.log_report(report)
-        counts = confusion(point.probabilities(held_out.full[is_held], held_out.photo_only[is_held], held_out.known[is_held]), held)
-        run.log_figure(confusion_matrix_plot(counts, list(label_names(data)), "out of fold"), "confusion")
+        kept = {"probe": probe_on(scorer, examples, recipe), "seen": sketch_of(data.part(learns)).as_contract()}
+        write_bundle(out, model, contract.model_copy(update={"out_of_distribution": unfamiliar, **kept}), report)
+        probabilities = point.probabilities(held_out.full[is_held], held_out.photo_only[is_held], held_out.known[is_held])
+        scored = scored_of(probabilities, np.zeros(len(probabilities), dtype=bool), held)
+        lesion_artifacts(run, scored, label_names(data), data.source.malignant, point.threshold)
         run.log_bundle(out)
     shutil.rmtree(checkpoints)
     _leave_behind(course, network, held_out, contract)
@@ -149,6 +151,13 @@ def load_examples(data: SkinSet, plan: Plan, recipe: PhotoRecipe) -> Examples:
         pixels.append(photo_pixels(image, plan.size, recipe.geometry))
     clinical = [encode_clinical(r.photo, r.age_years, BODY_SITES, BODY_SITE_WORDS) for r in data.records]
     return Examples(np.stack(stored), np.stack(pixels), np.stack(clinical), targets(data))
+
+
+def sketch_of(data: SkinSet) -> Sketch:
+    """The photos' fingerprints, by which held-out photos that were learned from are found."""
+    seen = Sketch(is_near=True)
+    seen.add(np.array([of_photo(_image(record)) for record in data.records], dtype=np.uint64))
+    return seen
 
 
 def _plan(args: argparse.Namespace, source: SkinSource) -> Plan:

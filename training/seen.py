@@ -50,6 +50,14 @@ class Sketch:
         order = _mixed(together) if self._is_near else together
         self._kept = together[np.argsort(order, kind="stable")][:KEPT]
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"kept": self._kept.tolist(), "added": self._added}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._kept, self._added = np.array(state["kept"], dtype=np.uint64), int(state["added"])
+
     def as_contract(self) -> dict[str, Any]:
         """The contract's `seen`."""
         return {

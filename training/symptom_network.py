@@ -37,10 +37,13 @@ class SymptomNetwork(nn.Module):
 
     def forward(self, evidence: Tensor, demographics: Tensor, log_shift: Tensor) -> Tensor:
         """Logits [N, C] under the real prior."""
-        positive, negative = torch.relu(evidence), torch.relu(-evidence)
-        linear = positive @ self.present + negative @ self.absent
-        wide = torch.cat([positive, negative, self.demographics(demographics)], dim=1)
-        return self.prior(demographics) + log_shift + linear + self.correction(wide)
+        wide = torch.cat([torch.relu(evidence), torch.relu(-evidence), self.demographics(demographics)], dim=1)
+        return self.linear(evidence, demographics, log_shift) + self.correction(wide)
+
+    def linear(self, evidence: Tensor, demographics: Tensor, log_shift: Tensor) -> Tensor:
+        """The logits without the correction, [N, C]: before training, Bayes' rule under independence."""
+        weighed = torch.relu(evidence) @ self.present + torch.relu(-evidence) @ self.absent
+        return self.prior(demographics) + log_shift + weighed
 
 
 def evidence_weights(knowledge: Knowledge) -> tuple[Floats, Floats]:

@@ -6,54 +6,49 @@ Patients are drawn afresh for every step, with answers lost in several ways, so 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import Progress
 from torch import Tensor
 
-from inference.bundle import Contract, DataSource, Label, TensorSpec
-from inference.evidence import DEMOGRAPHICS
 from training import symptom_evaluation
+from training.announcement import Announcement
 from training.catalogue import CATALOGUE
-from training.export import PARITY_INPUTS, check_parity, file_sha256, now_utc, write_bundle
-from training.generator import MISSING_SHARE, PatientGenerator, Patients
+from training.distributed import joined, own_ranks
+from training.export import PARITY_INPUTS, check_parity, file_sha256, write_bundle
+from training.generator import MISSING_SHARE, PatientGenerator
+from training.hardware import hardware
 from training.knowledge import Knowledge, load_knowledge, training_source
 from training.list_head import ListingScorer, read_lists, with_list_contract, with_lists
+from training.live_table import live_table
 from training.probe import make_probe
+from training.run_artifacts import symptom_artifacts
 from training.scope_calibration import calibrate_scope
-from training.seen import Sketch, of_patients
 from training.set_calibration import calibrate_sets
+from training.settings import RunOptions, Settings, add_run_options
+from training.symptom_batches import (
+    CALIBRATION_SEED_OFFSET,
+    EVALUATION_SEED_OFFSET,
+    SET_SEED_OFFSET,
+    decision_patients,
+    mixed_masks,
+)
+from training.symptom_card import symptom_card
+from training.symptom_contract import Decisions, symptom_contract
+from training.symptom_fitting import Course, Fitted, Heard, estimated_seconds, fit_symptoms
 from training.symptom_network import SymptomNetwork
+from training.symptom_recipe import Recipe, recipe_of
 from training.symptom_scorer import OUTPUTS, SymptomScorer
+from training.symptom_search import search_symptoms
 from training.tracking import TrackedRun, current_commit, tracked_run
 
-CALIBRATION_SEED_OFFSET = 1_000_003
-EVALUATION_SEED_OFFSET = 2_000_003
-DECISION_SEED_OFFSET = 3_000_017
-SET_SEED_OFFSET = 4_000_037
 MISSED_SHARE = 0.05
-# The benchmark is scored by its first condition alone, so that questions must not stop at a small set.
-BENCHMARK_STOP = {"settled_set": 0.0, "settled_probability": 0.98, "least_information": 0.0}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Hyper-parameters. `tempering` flattens the prior in training; the export puts the real one back."""
-
-    steps: int = 800
-    batch: int = 2048
-    rate: float = 2e-3
-    hidden: int = 128
-    tempering: float = 0.5
-    single_complaint: bool = False
-    calibration_patients: int = 20_000
-    soft_weight: float = 0.2
+CHECKPOINT = "checkpoint.pt"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,108 +56,86 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps", type=int, default=None, help="optimiser steps of 2,048 patients (default 800; 40 small ones for DDXPlus data)"
     )
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="what to fit on (default auto: a GPU where there is one)"
+    )
+    add_run_options(parser)
 
 
 def train(args: argparse.Namespace) -> Path:
-    """Train, calibrate, evaluate and export; returns the bundle's folder."""
-    data = Path(args.data or CATALOGUE)
+    """Train, calibrate, evaluate and export; returns the bundle's folder. A dry run, and every process of several but the
+    first, writes no bundle."""
+    data, options, ranks = Path(args.data or CATALOGUE), RunOptions.of(args), own_ranks()
+    machine = hardware(getattr(args, "device", "auto"), ranks.local)
     knowledge = load_knowledge(data)
     is_catalogue = bool(knowledge.lexicon)
     task = "symptoms" if is_catalogue else "symptoms-ddxplus"
-    recipe = _recipe(args, is_catalogue)
-    torch.manual_seed(args.seed)
+    recipe = recipe_of(args, is_catalogue=is_catalogue)
     torch.set_num_threads(args.threads)
     out = Path(args.out or f"models/{task}/{args.version}")
     checksum = file_sha256(data) if is_catalogue else file_sha256(training_source(data))
-    with tracked_run(task, {"seed": args.seed, "smoke": args.smoke, **vars(recipe)}, {task: checksum}) as run:
-        seen = Sketch()
-        network = _fit(knowledge, recipe, args, run, seen)
-        scorer = _calibrated(network, knowledge, recipe, args.seed)
-        lists = None if is_catalogue else read_lists(data, knowledge)
+    lists = None if is_catalogue else read_lists(data, knowledge)
+    checksums = {task: checksum, **(lists.checksums if lists else {})}
+    settings = Settings(task, asdict(recipe), checksums, args.seed, args.threads, args.smoke, ranks.world, machine.device.type)
+    course = Course(args.seed, machine)
+    card = symptom_card(task, knowledge, recipe, args.seed, checksums, lists)
+    seconds = estimated_seconds(knowledge, recipe, course) if options.dry_run else None
+    plan = Announcement(settings, card, options, out, (CHECKPOINT,), seconds, "from two of its steps")
+    quiet = args.quiet or not ranks.is_first
+    if options.dry_run:
+        plan.make(quiet=quiet)
+        return out
+    found: dict[str, Any] = {}
+    if options.trials:
+        recipe, found = search_symptoms(knowledge, recipe, course, settings, options, quiet=quiet)
+        card = symptom_card(task, knowledge, recipe, args.seed, checksums, lists)
+        plan = replace(plan, settings=replace(settings, recipe=asdict(recipe)), card=card, options=replace(options, trials=0))
+    settings, folder = plan.settings, plan.make(quiet=quiet) if ranks.is_first else plan.folder
+    course = replace(course, checkpoint=folder / CHECKPOINT, settings_sha256=settings.sha256)
+    if not ranks.is_first:
+        _fit(knowledge, recipe, course, lambda _values, _step: None, quiet=True)
+        return out
+    with tracked_run(task, settings.parameters(), {task: checksum}) as run:
+        fitted = _fit(knowledge, recipe, course, run.log_metrics, quiet=args.quiet)
+        scorer = _calibrated(fitted.network, knowledge, recipe, args.seed)
         whole = scorer if lists is None else with_lists(scorer, lists, knowledge, args)
         model = _exported(whole)
         feeds = _parity_feeds(knowledge, recipe, args.seed)
         parity = check_parity(_torch_source(whole), model, feeds)
-        kept = {"probe": make_probe(_torch_source(whole), feeds), "seen": seen.as_contract()}
+        kept = {"probe": make_probe(_torch_source(whole), feeds), "seen": fitted.seen.as_contract()}
         measured = calibrate_decisions(scorer, knowledge, recipe, args.seed)
         source = "catalogue" if is_catalogue else training_source(data).name
-        contract = _contract(task, args, knowledge, recipe, scorer.temperature, parity, source, checksum, measured)
+        training = {
+            "settings_sha256": settings.sha256, "seed": args.seed, "commit": current_commit(), "parity": parity,
+            "temperature": scorer.temperature, "best_step": fitted.best_step, "held_out_loss": fitted.held_out_loss, **found, **vars(recipe),
+        }  # fmt: skip
+        contract = symptom_contract(task, args.version, knowledge, source, checksum, training, measured)
         contract = contract if lists is None else with_list_contract(contract, lists)
         write_bundle(out, model, contract.model_copy(update=kept), symptom_evaluation.unevaluated(task))
-        bundle = symptom_evaluation.evaluate_and_record(out, data, args)
-        run.log_report(bundle)
+        symptom_evaluation.evaluate_and_record(out, data, args)
         run.log_bundle(out)
-        _plot(run, scorer, knowledge, recipe, args.seed)
+        shown, seed = min(5000, recipe.calibration_patients), args.seed + EVALUATION_SEED_OFFSET
+        symptom_artifacts(run, out, knowledge, patients=shown, seed=seed)
+    (folder / CHECKPOINT).unlink(missing_ok=True)  # done: the same settings begin anew
     return out
 
 
-def _recipe(args: argparse.Namespace, is_catalogue: bool) -> Recipe:
-    smoke = {"steps": 60, "batch": 512, "calibration_patients": 3000} if args.smoke else {}
-    steps = {"steps": args.steps} if args.steps else {}
-    # Bayes' rule, from which the network starts, is already right for patients drawn from DDXPlus's statistics; what the release's
-    # patients do otherwise they do not show. A few small steps keep it there, and 500 large ones cost accuracy with few questions.
-    kind = {} if is_catalogue else {"single_complaint": True, "tempering": 0.7, "steps": 40, "rate": 1e-4, "calibration_patients": 8_000}
-    return Recipe(**{**kind, **smoke, **steps})
+def _fit(knowledge: Knowledge, recipe: Recipe, course: Course, log: Callable[[dict[str, float], int], None], *, quiet: bool) -> Fitted:
+    """Fit with the other processes, if there are any, telling the table of every step and the tracker of every check."""
+    with joined(course.machine.device.type) as ranks, live_table("symptoms", quiet=quiet) as table:
+        table.add("network", recipe.steps)
 
+        def tell(heard: Heard) -> None:
+            table.update(
+                "network", heard.step, loss=heard.loss, held_out=heard.held_out, best=heard.best, patience_left=heard.patience_left
+            )
+            if heard.is_check:
+                log({"loss": heard.loss, "held_out_loss": heard.held_out}, heard.step)
 
-def _fit(knowledge: Knowledge, recipe: Recipe, args: argparse.Namespace, run: TrackedRun, seen: Sketch) -> SymptomNetwork:
-    """Train on patients drawn afresh at every step, sketched in `seen`. Soft targets mix the drawn condition with the differential."""
-    network = SymptomNetwork(knowledge, recipe.hidden)
-    teacher = SymptomNetwork(knowledge, recipe.hidden).requires_grad_(False)
-    generator = PatientGenerator(knowledge, recipe.tempering)
-    shift_to_training = torch.tensor(np.log(generator.weights / knowledge.prior), dtype=torch.float32)
-    random = np.random.default_rng(args.seed)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=recipe.steps, pct_start=0.1)
-    with Progress(disable=args.quiet) as progress:
-        bar = progress.add_task("training", total=recipe.steps)
-        for step in range(recipe.steps):
-            patients = generator.draw(recipe.batch, random)
-            seen.add(of_patients(patients.answers, patients.age_years, patients.sex))
-            evidence = torch.from_numpy(mixed_masks(generator, patients, recipe, random).astype(np.float32))
-            who = torch.from_numpy(patients.demographics())
-            shift = torch.from_numpy(generator.log_shift(patients, random))
-            logits = network(evidence, who, shift) + shift_to_training
-            with torch.no_grad():
-                differential = torch.softmax(teacher(evidence, who, shift) + shift_to_training, dim=1)
-            loss = _loss(logits, torch.from_numpy(patients.condition), differential, recipe.soft_weight)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            progress.update(bar, advance=1, description=f"training, loss {loss.item():.3f}")
-            if step % 50 == 0:
-                run.log_metrics({"loss": loss.item()}, step)
-    return network.eval()
-
-
-def _loss(logits: Tensor, condition: Tensor, differential: Tensor, soft_weight: float) -> Tensor:
-    log_p = torch.log_softmax(logits, dim=1)
-    hard = torch.nn.functional.nll_loss(log_p, condition)
-    soft = -(differential * log_p).sum(dim=1).mean()
-    return (1 - soft_weight) * hard + soft_weight * soft
-
-
-def mixed_masks(generator: PatientGenerator, patients: Patients, recipe: Recipe, random: np.random.Generator) -> NDArray[np.int8]:
-    """Each batch in four parts: everything asked; a random share lost; the complaint alone; the complaint and some answers."""
-    n = len(patients.condition)
-    cuts = (0, n // 5, 3 * n // 5, 4 * n // 5, n)
-    parts = [_slice(patients, slice(a, b)) for a, b in pairwise(cuts)]
-    lost = random.random(len(parts[1].condition)) * 0.97
-    asked = random.random(len(parts[3].condition)) ** 2
-    return np.concatenate(
-        [
-            parts[0].answers,
-            generator.mask_missing(parts[1], lost, random),
-            generator.mask_to_complaint(parts[2], random, recipe.single_complaint),
-            generator.mask_to_complaint(parts[3], random, recipe.single_complaint, asked),
-        ]
-    )
-
-
-def _slice(patients: Patients, rows: slice) -> Patients:
-    return Patients(*(getattr(patients, name)[rows] for name in Patients.__dataclass_fields__))
+        fitted = fit_symptoms(knowledge, recipe, replace(course, ranks=ranks), tell)
+        stopped = f", stopped at {fitted.steps}" if fitted.steps < recipe.steps else ""
+        table.finish("network", f"done: the best was step {fitted.best_step}{stopped}")
+        return fitted
 
 
 def _calibrated(network: SymptomNetwork, knowledge: Knowledge, recipe: Recipe, seed: int) -> SymptomScorer:
@@ -205,15 +178,6 @@ def _exported(scorer: SymptomScorer | ListingScorer) -> bytes:
     return program.model_proto.SerializeToString()
 
 
-@dataclass(frozen=True)
-class Decisions:
-    """What turns probabilities into sets and levels, chosen on held-out patients; see `calibrate_decisions`."""
-
-    thresholds: dict[str, float]
-    conformal: dict[str, Any]
-    out_of_distribution: dict[str, Any]
-
-
 def calibrate_decisions(scorer: SymptomScorer, knowledge: Knowledge, recipe: Recipe, seed: int) -> Decisions:
     """The prediction sets' limits, the least fit and the severity thresholds, on fresh patients.
 
@@ -235,18 +199,6 @@ def calibrate_decisions(scorer: SymptomScorer, knowledge: Knowledge, recipe: Rec
     )
     scope = calibrate_scope(scored["fit"], feeds["evidence"], [slot.code for slot in knowledge.slots])
     return Decisions(thresholds, conformal, scope)
-
-
-def decision_patients(knowledge: Knowledge, recipe: Recipe, seed: int) -> tuple[Patients, dict[str, NDArray[Any]]]:
-    """Fresh patients that neither the network nor its temperature was fitted on, and the model's inputs for them."""
-    generator = PatientGenerator(knowledge)
-    random = np.random.default_rng(seed + DECISION_SEED_OFFSET)
-    patients = generator.draw(recipe.calibration_patients, random)
-    return patients, {
-        "evidence": mixed_masks(generator, patients, recipe, random).astype(np.float32),
-        "demographics": patients.demographics(),
-        "log_shift": generator.log_shift(patients),
-    }
 
 
 def _outputs(scorer: SymptomScorer | ListingScorer) -> tuple[str, ...]:
@@ -272,138 +224,3 @@ def _parity_feeds(knowledge: Knowledge, recipe: Recipe, seed: int) -> dict[str, 
         "demographics": patients.demographics(),
         "log_shift": generator.log_shift(patients, random),
     }
-
-
-def _contract(
-    task: str,
-    args: argparse.Namespace,
-    knowledge: Knowledge,
-    recipe: Recipe,
-    temperature: float,
-    parity: dict[str, Any],
-    source: str,
-    checksum: str,
-    decisions: Decisions,
-) -> Contract:
-    slots, conditions = len(knowledge.slots), len(knowledge.labels)
-    is_catalogue = task == "symptoms"
-    return Contract(
-        task=task,
-        version=args.version,
-        created=now_utc(),
-        model_sha256="",
-        inputs=(
-            TensorSpec(
-                name="evidence",
-                dtype="float32",
-                shape=("n", slots),
-                meaning="+1 present or chosen, -1 absent or not chosen, 0 unknown; slots in the vocabulary's order",
-            ),
-            TensorSpec(name="demographics", dtype="int64", shape=("n",), meaning=f"age band times 3 plus sex, in [0, {DEMOGRAPHICS})"),
-            TensorSpec(
-                name="log_shift",
-                dtype="float32",
-                shape=("n", conditions),
-                meaning="log multiplier of each condition's prior for season and province; 0 when unknown",
-            ),
-        ),
-        outputs=(
-            TensorSpec(
-                name="probabilities",
-                dtype="float32",
-                shape=("n", conditions),
-                meaning="calibrated probability of each condition; sums to 1",
-            ),
-            TensorSpec(
-                name="contributions",
-                dtype="float32",
-                shape=("n", slots),
-                meaning="log-odds that each slot adds for the leading condition against the average one",
-            ),
-            TensorSpec(
-                name="shared",
-                dtype="float32",
-                shape=("n", 2),
-                meaning="log-odds that age, sex, season and place add, and that the findings add together; with the contributions they sum to all",
-            ),
-            TensorSpec(
-                name="fit",
-                dtype="float32",
-                shape=("n",),
-                meaning="log probability of the findings that are there, for somebody of this age and sex with one of the conditions",
-            ),
-        ),
-        labels=tuple(_label(name, entry) for name, entry in knowledge.conditions.items()),
-        intended_use=(
-            "Ranks the conditions that fit a complaint, answers, age and sex, to help order a referral queue in primary care."
-            if is_catalogue
-            else "Benchmark on the public DDXPlus data. Not for patients."
-        ),
-        limits=_limits(is_catalogue),
-        licence="Apache-2.0" if is_catalogue else "CC BY 4.0",
-        data=(_source(source, checksum),),
-        training={"seed": args.seed, "commit": current_commit(), "parity": parity, "temperature": temperature, **vars(recipe)},
-        thresholds=decisions.thresholds | ({} if is_catalogue else BENCHMARK_STOP),
-        conformal=decisions.conformal,
-        out_of_distribution=decisions.out_of_distribution,
-        vocabulary={
-            "slots": [[slot.code, slot.value] for slot in knowledge.slots],
-            "parents": knowledge.parents_by_code(),
-            "evidences": knowledge.evidences,
-            "lexicon": knowledge.lexicon,
-            "season": {name: shift.round(5).tolist() for name, shift in knowledge.season.items() if shift.any()},
-            "province": {name: shift.round(5).tolist() for name, shift in knowledge.province.items() if shift.any()},
-        },
-    )
-
-
-def _label(name: str, entry: dict[str, Any]) -> Label:
-    return Label(
-        name=name,
-        name_en=entry["cond-name-eng"],
-        name_ur=entry.get("name_ur", ""),
-        icd10=entry["icd10-id"],
-        severity=entry["severity"],
-        specialty=entry.get("specialty"),
-    )
-
-
-def _limits(is_catalogue: bool) -> tuple[str, ...]:
-    if not is_catalogue:
-        return ("Learned from and measured on synthetic patients; says nothing about real care.",)
-    return (
-        "Learned from synthetic patients that were drawn from the catalogue; its probabilities are mostly estimates.",
-        "Its figures are on synthetic patients of the same kind; accuracy on real patients is not known.",
-        "Knows only the catalogue's conditions; a patient may have another one, or two at once.",
-    )
-
-
-def _source(source: str, checksum: str) -> DataSource:
-    if source.endswith(".csv"):
-        return DataSource(name=f"{source}, patients in DDXPlus format", licence="its owner's", sha256=checksum, citation="Its owner.")
-    if source != "train_statistics.json":
-        return DataSource(
-            name="Nabz catalogue (data/catalogue), synthetic patients",
-            licence="Apache-2.0",
-            sha256=checksum,
-            citation="This repository; every number carries its basis there.",
-        )
-    return DataSource(
-        name="DDXPlus train_statistics.json, derived from the release's training patients (synthetic)",
-        licence="CC BY 4.0",
-        sha256=checksum,
-        citation="Fansi Tchango et al., DDXPlus: A New Dataset For Automatic Medical Diagnosis, NeurIPS 2022 Datasets and Benchmarks; figshare 20043374.",
-    )
-
-
-def _plot(run: TrackedRun, scorer: SymptomScorer, knowledge: Knowledge, recipe: Recipe, seed: int) -> None:
-    """A reliability diagram of the leading condition on fresh patients."""
-    from training.plots import reliability_diagram
-
-    generator = PatientGenerator(knowledge)
-    random = np.random.default_rng(seed + EVALUATION_SEED_OFFSET)
-    patients = generator.draw(min(5000, recipe.calibration_patients), random)
-    masked = generator.mask_missing(patients, MISSING_SHARE, random).astype(np.float32)
-    feeds = {"evidence": masked, "demographics": patients.demographics(), "log_shift": generator.log_shift(patients)}
-    p = _torch_source(scorer)(feeds)["probabilities"]
-    run.log_figure(reliability_diagram(p.argmax(1) == patients.condition, p.max(1), "leading condition"), "reliability")
