@@ -31,8 +31,8 @@ from inference.models import Models, load_models
 from inference.monitor_command import add_monitor
 from inference.policy import load_policy
 from inference.priors import load_priors
-from inference.replay_command import add_replay
 from inference.service.commands import add_service_commands
+from inference.service.replay_command import add_replay
 from inference.service.simulation_command import add_simulate
 from inference.triage import Triage
 from inference.worklist import print_worklist, worklist_svg
