@@ -19,9 +19,10 @@ from inference.errors import BundleError
 from inference.models import live_versions
 from inference.rules import iitt_signs
 from training.acuity import danger_signs, exported, linear_source
-from training.acuity_evaluation import net_benefit, over_triage_at
+from training.acuity_evaluation import over_triage_at
 from training.acuity_fitting import Linear, fit_logistic
 from training.export import check_parity
+from training.metrics import net_benefit
 
 MODELS = Path(__file__).resolve().parent.parent / "models"
 BUNDLE = MODELS / "acuity" / live_versions(MODELS)["acuity"]
@@ -161,13 +162,13 @@ def test_a_worse_vital_never_lowers_the_shipped_model(data):
 
 def _usual(name: str, age_years: float) -> float:
     """The value from which a vital gets worse to either side, at this age."""
-    band = bisect_right(acuity._AGE_STARTS_YEARS, age_years) - 1
-    systolic = min(acuity._ADULT_SYSTOLIC, 90.0 + 2.0 * age_years)
+    band = bisect_right(acuity.AGE_STARTS_YEARS, age_years) - 1
+    systolic = min(acuity.ADULT_SYSTOLIC, 90.0 + 2.0 * age_years)
     of_age = {
-        "respiratory_rate_per_minute": acuity._USUAL_BREATHS[band],
-        "pulse_per_minute": acuity._USUAL_PULSE[band],
+        "respiratory_rate_per_minute": acuity.USUAL_BREATHS[band],
+        "pulse_per_minute": acuity.USUAL_PULSE[band],
         "systolic_mmhg": systolic,
-        "diastolic_mmhg": acuity._DIASTOLIC_SHARE * systolic,
+        "diastolic_mmhg": acuity.DIASTOLIC_SHARE * systolic,
     }
     return float(of_age.get(name, WORSE[name][0]))
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.policy import LEVELS, load_policy
-from inference.service.simulation_presets import preset
 from inference.service.simulation_results import Estimate, estimate, picker, replicate
-from inference.service.simulation_scenario import ConfusionAI, Matrix, Scenario
+from inference.service.simulation_scenario import Scenario
+from training.queue_waits import level_confusion, measured_clinic
 
 _REPLICATIONS, _MEASURED_HOURS, _WARM_UP_HOURS, _SEED = 10, 10 * 24, 2 * 24, 1
 _ORDER = "nabz"
@@ -84,23 +84,5 @@ def steps() -> int:
 
 def _scenario(true_level: NDArray[np.int64], given: NDArray[np.int64]) -> Scenario:
     """The clinic, whose machine gives levels as often as on the held-out cases; the rules are in these levels already."""
-    clinic = preset("clinic").scenario
-    assert isinstance(clinic.ai, ConfusionAI)
-    matrix = _confusion(true_level, given, clinic.ai.known)
-    levels = {level: mix.model_copy(update={"unknown_share": 0.0, "floor_catches": 0.0}) for level, mix in clinic.levels.items()}
-    return clinic.model_copy(
-        update={
-            "levels": levels,
-            "ai": ConfusionAI(known=matrix, unknown=matrix),
-            "measured_hours": _MEASURED_HOURS,
-            "warm_up_hours": _WARM_UP_HOURS,
-        }
-    )
-
-
-def _confusion(true_level: NDArray[np.int64], given: NDArray[np.int64], otherwise: Matrix) -> Matrix:
-    rows = []
-    for level, guess in zip(LEVELS, otherwise, strict=True):
-        counts = np.array([np.sum((true_level == level) & (given == one)) for one in LEVELS])
-        rows.append(tuple((counts / counts.sum()).tolist()) if counts.sum() else guess)
-    return tuple(rows)
+    clinic = measured_clinic(level_confusion(true_level, given), has_rules=True)
+    return clinic.model_copy(update={"measured_hours": _MEASURED_HOURS, "warm_up_hours": _WARM_UP_HOURS})

@@ -170,13 +170,6 @@ def cross_validation_report(held_out: HeldOut, data: SkinSet, version: str) -> d
     }
 
 
-def confusion(logits: Array, data: SkinSet) -> NDArray[np.int64]:
-    """Counts [classes, classes] of truth against the most probable label."""
-    counts = np.zeros((len(data.source.labels),) * 2, dtype=np.int64)
-    np.add.at(counts, (targets(data), logits.argmax(axis=1)), 1)
-    return counts
-
-
 def targets(data: SkinSet) -> NDArray[np.int64]:
     """The class index of each record."""
     names = label_names(data)

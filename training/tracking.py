@@ -61,9 +61,17 @@ class TrackedRun:
         """Log a matplotlib figure as `plots/<name>.png`."""
         mlflow.log_figure(figure, f"plots/{name}.png")
 
+    def log_file(self, path: Path, folder: str) -> None:
+        """Log a file that was written elsewhere into a folder of the run's files."""
+        mlflow.log_artifact(str(path), folder)
+
+    def log_document(self, document: Mapping[str, Any], name: str) -> None:
+        """Log figures as `tables/<name>.json`."""
+        mlflow.log_dict(dict(document), f"tables/{name}.json")
+
     def log_table(self, rows: list[dict[str, Any]], name: str) -> None:
         """Log a table as `tables/<name>.json`. Nothing that tells who a patient is may stand in it."""
-        mlflow.log_dict({"rows": rows}, f"tables/{name}.json")
+        self.log_document({"rows": rows}, name)
 
     def log_bundle(self, folder: Path) -> str:
         """Log the measured bundle: its files, the graph as a registered model, and its figures linked to that model.
