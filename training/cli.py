@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from inference.errors import NabzError
-from training.catalogue import CATALOGUE
 from training.comparison_command import add_compare
+from training.drift_command import add_drift
+from training.data_command import add_data
 
-DONE, PROBLEMS, FAILED = 0, 1, 2
+DONE, FAILED = 0, 2
 TASKS = ("symptoms", "acuity", "lesions")
 _SUBPARSERS = Any
 
@@ -55,8 +56,9 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
     _add_levels(commands)
     _add_priors(commands)
     _add_all(commands)
-    _add_data(commands)
+    add_data(commands)
     add_compare(commands)
+    add_drift(commands)
     return top
 
 
@@ -201,40 +203,6 @@ def _add_all(commands: _SUBPARSERS) -> None:
     every.set_defaults(run=_all)
 
 
-def _add_data(commands: _SUBPARSERS) -> None:
-    data = _command(commands, "data", "Check or generate data.", "nabz-train data check")
-    verbs = data.add_subparsers(required=True, metavar="VERB")
-    check = _command(
-        verbs, "check", "Prove the catalogue consistent and the data sets' checksums right.", "nabz-train data check --data ../shared/data"
-    )
-    check.add_argument("--catalogue", type=Path, default=CATALOGUE)
-    check.add_argument("--data", type=Path, default=None, help="the folder of data sets: also check those that are there")
-    check.set_defaults(run=_check)
-    generate = _command(
-        verbs, "generate", "Draw synthetic cases from the catalogue: vitals, season, province, missing answers, complaint text.",
-        "nabz-train data generate --n 1000 --out runs/cases.jsonl",
-    )  # fmt: skip
-    generate.add_argument("--catalogue", type=Path, default=CATALOGUE)
-    generate.add_argument("--n", type=int, default=1000)
-    generate.add_argument("--seed", type=int, default=0)
-    generate.add_argument("--out", type=Path, required=True, help=".jsonl: cases; .csv: patients in DDXPlus format")
-    generate.set_defaults(run=_generate)
-    _add_cases(verbs)
-
-
-def _add_cases(verbs: _SUBPARSERS) -> None:
-    cases = _command(
-        verbs,
-        "cases",
-        "Turn public visits or photos into a case file for `nabz rank`, without their labels.",
-        "nabz-train data cases ktas --data ../shared/data --out runs/ktas.jsonl",
-    )
-    cases.add_argument("source", choices=("ktas", "pad_ufes_20"))
-    cases.add_argument("--data", type=Path, required=True, help="the folder of data sets")
-    cases.add_argument("--out", type=Path, required=True, help="a .jsonl file")
-    cases.set_defaults(run=_cases)
-
-
 def _trainer(task: str) -> Any:
     """The module of a task's trainer."""
     if task == "symptoms":
@@ -247,8 +215,11 @@ def _trainer(task: str) -> Any:
 
 
 def _train(args: argparse.Namespace) -> int:
+    from training.distributed import own_ranks
+
     folder = _trainer(args.task).train(args)
-    print(folder)
+    if own_ranks().is_first:
+        print(folder)
     return DONE
 
 
@@ -315,35 +286,6 @@ def _all(args: argparse.Namespace) -> int:
 
     for folder, seconds in train_everything(args):
         print(f"{folder}  {seconds:.0f} s")
-    return DONE
-
-
-def _check(args: argparse.Namespace) -> int:
-    from training.catalogue import check_catalogue, load_catalogue
-    from training.sources import check_sources
-
-    catalogue = load_catalogue(args.catalogue)
-    problems = check_catalogue(catalogue)
-    if args.data is not None:
-        problems += check_sources(args.catalogue.parent / "sources.toml", args.data)
-    for problem in problems:
-        print(problem)
-    print(f"{len(catalogue.conditions)} conditions, {len(catalogue.findings)} findings, {len(problems)} problems", file=sys.stderr)
-    return PROBLEMS if problems else DONE
-
-
-def _generate(args: argparse.Namespace) -> int:
-    from training.synthetic import write_synthetic
-
-    write_synthetic(args.catalogue, args.n, args.seed, args.out)
-    print(f"wrote {args.n} synthetic cases to {args.out}", file=sys.stderr)
-    return DONE
-
-
-def _cases(args: argparse.Namespace) -> int:
-    from training.exchange import write_cases
-
-    print(f"wrote {write_cases(args.source, args.data, args.out)} cases to {args.out}", file=sys.stderr)
     return DONE
 
 
