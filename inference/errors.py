@@ -10,6 +10,7 @@ files, never a patient's name, words or pixels. Nothing here knows about exit co
     ├── PolicyError   a policy or settings file cannot be used
     ├── DataError     training data or the catalogue are not as their format says
     ├── ExportError   an exported model disagrees with the model that it came from
+    ├── PromotionError  the live bundle of a task cannot be switched
     ├── TrackingError the experiment store cannot be used
     └── ServiceError  the service cannot do what was asked
         ├── MalformedError        the request cannot be parsed
@@ -58,6 +59,10 @@ class ExportError(NabzError):
 
 class TrackingError(NabzError):
     """The store of experiments and registered models cannot be reached, read or written."""
+
+
+class PromotionError(NabzError):
+    """The live bundle of a task cannot be switched; the one that is live stays."""
 
 
 class ServiceError(NabzError):

@@ -17,7 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from inference import bundle as bundle_module
 from inference.bundle import SIGNATURE_FILE, SIGNED_FILES, Contract, TensorSpec, check_graph, load_bundle
 from inference.errors import BundleError
-from training.export import sign, write_bundle
+from training.export import write_bundle
+from training.signing import sign
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 EVIDENCE = np.array([[2.0, 0.0], [0.0, 0.0]], dtype=np.float32)

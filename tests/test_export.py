@@ -18,7 +18,8 @@ from onnx import TensorProto, helper
 from inference.bundle import SIGNATURE_FILE, SIGNED_FILES, Contract, load_bundle, signed_message
 from inference.errors import BundleError, ExportError
 from inference.models import live_versions
-from training.export import check_parity, copy_as_version, file_sha256, make_live, render_card, rewrite_metrics, sign, write_bundle
+from training.export import check_parity, copy_as_version, file_sha256, make_live, render_card, rewrite_metrics, write_bundle
+from training.signing import sign
 
 ROWS = np.array([[1.0, 1.0], [0.0, 0.0], [np.log(3.0), 0.0]], dtype=np.float32)
 HALVES = np.array([[0.5, 0.5], [0.5, 0.5], [0.75, 0.25]], dtype=np.float32)

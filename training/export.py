@@ -5,10 +5,8 @@ Knows the bundle's files and nothing of how any task is trained.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,28 +14,19 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 
-from inference.bundle import (
-    SIGNATURE_FILE,
-    TRUSTED_KEYS_FOLDER,
-    Bundle,
-    Contract,
-    check_graph,
-    load_bundle,
-    signed_message,
-)
+from inference.bundle import Bundle, Contract, check_graph, load_bundle
 from inference.errors import ExportError
 from inference.models import SERVING_FILE, TASKS, live_versions
+from inference.service.durable import PUBLIC_FILE, write_durably
 from training.probe import TOLERANCE, probe_difference
+from training.signing import sign
 
 Array = NDArray[Any]
 PARITY_TOLERANCE = 1e-4
 PARITY_INPUTS = 1000
-SIGNING_KEY_VARIABLE = "NABZ_SIGNING_KEY"
 CARD_TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 
@@ -93,7 +82,9 @@ def write_bundle(folder: Path, model: bytes, contract: Contract, metrics: dict[s
     sign(folder, files)
     bundle = load_bundle(folder)
     if contract.probe and not (difference := probe_difference(bundle)) <= TOLERANCE:
-        raise ExportError(f"{folder}: the graph's answers to the contract's probe differ from the trained model's by {difference:.2e}: train it again")
+        raise ExportError(
+            f"{folder}: the graph's answers to the contract's probe differ from the trained model's by {difference:.2e}: train it again"
+        )
     return bundle
 
 
@@ -123,24 +114,14 @@ def copy_as_version(folder: Path, version: str) -> Path:
 
 
 def make_live(models: Path, versions: Mapping[str, str]) -> None:
-    """Name the live version of each task in `serving.toml`; tasks that `versions` leaves out keep theirs."""
+    """Name the live version of each task in `serving.toml`, in one step; tasks that `versions` leaves out keep theirs.
+
+    Compares nothing and keeps no history: for bundles that may serve patients, use `nabz-train promote`.
+    """
     path = models / SERVING_FILE
     live = {**(live_versions(models) if path.is_file() else {}), **versions}
     lines = "".join(f'{task} = "{live[task]}"\n' for task in TASKS if task in live)
-    path.write_text(f"# Which version of each task is live.\n{lines}", encoding="utf-8")
-
-
-def sign(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Sign the bundle's files with the trainer's Ed25519 key and publish the public half beside the bundles."""
-    models = folder.parent.parent
-    key = _signing_key(models)
-    public = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-    key_id = hashlib.sha256(public).hexdigest()[:16]
-    trusted = models / TRUSTED_KEYS_FOLDER
-    trusted.mkdir(exist_ok=True)
-    (trusted / f"{key_id}.pub").write_bytes(base64.b64encode(public) + b"\n")
-    record = {"key_id": key_id, "signature": base64.b64encode(key.sign(signed_message(files))).decode()}
-    (folder / SIGNATURE_FILE).write_bytes(_json(record))
+    write_durably(path, f"# Which version of each task is live.\n{lines}".encode(), mode=PUBLIC_FILE)
 
 
 def render_card(contract: Contract, metrics: dict[str, Any]) -> str:
@@ -164,23 +145,6 @@ def file_sha256(path: Path) -> str:
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         inner.update(f"{file.relative_to(path).as_posix()} {file_sha256(file)}\n".encode())
     return inner.hexdigest()
-
-
-def _signing_key(models: Path) -> Ed25519PrivateKey:
-    """The key of NABZ_SIGNING_KEY, or one made on first use in the models folder (git ignores it)."""
-    path = Path(os.environ.get(SIGNING_KEY_VARIABLE) or models / ".signing_key.pem")
-    if path.is_file():
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-        if not isinstance(key, Ed25519PrivateKey):
-            raise ExportError(f"{path} is not an Ed25519 private key: make one with `openssl genpkey -algorithm ed25519`")
-        return key
-    key = Ed25519PrivateKey.generate()
-    encoding, layout = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    content = key.private_bytes(encoding, layout, serialization.NoEncryption())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    path.write_bytes(content)
-    return key
 
 
 def _figure(figure: Mapping[str, Any]) -> str:

@@ -10,17 +10,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 OWNER_ONLY_FILE, OWNER_ONLY_FOLDER = 0o600, 0o700
+PUBLIC_FILE = 0o644
 
 
-def write_durably(path: Path, content: bytes, *, beside: Path | None = None) -> None:
-    """Put `content` at `path` in one step, readable by the owner alone; it is on the disk when this returns.
+def write_durably(path: Path, content: bytes, *, beside: Path | None = None, mode: int = OWNER_ONLY_FILE) -> None:
+    """Put `content` at `path` in one step, by default readable by the owner alone; it is on the disk when this returns.
 
     The unfinished file lies in `beside` (default: the same folder; it must be on the same disk). Raises OSError,
     and then `path` is as it was.
     """
     unfinished = (beside or path.parent) / f".{secrets.token_hex(8)}.tmp"
     try:
-        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, OWNER_ONLY_FILE), "wb") as file:
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
