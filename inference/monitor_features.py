@@ -30,10 +30,12 @@ VITALS = (
 _STATED = (*VITALS, "consciousness")
 _HEAPED = ("respiratory_rate_per_minute", "systolic_mmhg", "diastolic_mmhg", "pulse_per_minute")
 _URGENT_SEVERITY = 2
+OUTCOME_FIELDS = ("emergency", "final_level")
 _HOURS = 6
 _HEAP_YEARS, _HEAPS_FROM_YEARS = 5, 15.0
 # A problem as `inference.case` words it; the number is the vital's, and no text of the patient's is in it.
 _SET_ASIDE = re.compile(r"^vitals\.(\w+) is (-?\d+(?:\.\d+)?(?:e[+-]?\d+)?),")
+_OUTCOME_FIELDS = tuple(f"unknown field {name} " for name in OUTCOME_FIELDS)
 _LATIN = re.compile(r"[A-Za-z]+")
 _URDU = re.compile("[\u0600-\u06ff\u0750-\u077f\ufb50-\ufdff\ufe70-\ufefc]")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -76,7 +78,7 @@ def family_of(feature: str) -> str:
     """Which kind of drift a feature speaks of."""
     if feature.startswith(FINDING):
         return FINDINGS
-    head = feature.split(":")[0]
+    head = feature.split(":", maxsplit=1)[0]
     return next((family for family, names in _FAMILY_NAMES.items() if head in names), MODEL)
 
 
@@ -96,7 +98,7 @@ _ACUITY_HEADS = frozenset(
 
 def task_of(feature: str) -> str:
     """The task whose bundle carries the feature's reference."""
-    head = feature.split(":")[0]
+    head = feature.split(":", maxsplit=1)[0]
     return "lesions" if head in _LESION_HEADS else "acuity" if head in _ACUITY_HEADS else "symptoms"
 
 
@@ -112,12 +114,12 @@ class Scripts:
         self._english, self._roman = words["en"] - words["roman"], words["roman"] - words["en"]
 
     def of(self, complaint: str) -> str:
-        """ "none", "urdu", "mixed", "roman", "english" or "latin"."""
+        """One of "none", "urdu", "mixed", "roman", "english" and "latin"."""
         urdu, letters = len(_URDU.findall(complaint)), len(_LETTER.findall(complaint))
         if not letters:
             return "none"
-        if urdu > 0.2 * letters:  # noqa: PLR2004
-            return "urdu" if urdu > 0.8 * letters else "mixed"  # noqa: PLR2004
+        if urdu > 0.2 * letters:
+            return "urdu" if urdu > 0.8 * letters else "mixed"
         words = _LATIN.findall(complaint.casefold())
         roman, english = sum(word in self._roman for word in words), sum(word in self._english for word in words)
         return "roman" if roman > english else "english" if english else "latin"
@@ -198,7 +200,8 @@ class _Gather:
     def _vitals(self, case: Case, problems: Sequence[str]) -> None:
         found = [match for problem in problems if (match := _SET_ASIDE.match(problem))]
         set_aside = {match[1]: float(match[2]) for match in found}
-        others = len([problem for problem in problems if "set aside" in problem]) - len(found)
+        # Fields that hold an outcome are no fault of the case: see `inference.monitor_outcomes`.
+        others = len([problem for problem in problems if "set aside" in problem and not problem.startswith(_OUTCOME_FIELDS)]) - len(found)
         self._label("field_set_aside", "some" if others > 0 else "none")
         for name in _STATED:
             value = getattr(case.vitals, name)
@@ -223,7 +226,7 @@ class _Gather:
             lost = sum(len(_LETTER.findall(words)) for words in assessment.not_understood)
             # Whether anything was lost, and how much: most complaints are understood whole, so that the share is one big tie.
             share = 1 - lost / letters
-            self._label("understood:" + script, "all" if lost == 0 else "most" if share >= 0.5 else "less than half")  # noqa: PLR2004
+            self._label("understood:" + script, "all" if lost == 0 else "most" if share >= 0.5 else "less than half")
 
     def _scores(self, assessment: Assessment) -> None:
         self._label("level", str(assessment.level))

@@ -47,6 +47,7 @@ class Shares(_Frozen):
 
     @property
     def n(self) -> int:
+        """How many cases have a label."""
         return sum(self.counts.values())
 
 
@@ -76,7 +77,7 @@ class Numbers(_Frozen):
 
     def binned(self) -> Array:
         """How many values lie between the edges, [edges + 1]."""
-        place = {knot: count for knot, count in zip(self.knots, self.below, strict=True)}
+        place = dict(zip(self.knots, self.below, strict=True))
         return np.diff([0, *(place[edge] for edge in self.edges().tolist()), self.n])
 
 

@@ -11,9 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+from pydantic import ValidationError
+
+from inference.bundle import TRUSTED_KEYS_FOLDER, Contract, read_signed_files
 from inference.case import CaseReading
+from inference.errors import BundleError, DataError
 from inference.lesions import LesionModel, LesionRequest, LesionScore
+from inference.models import SERVING_FILE, Models, live_versions
 from inference.monitor_features import Sample, Scored, Scripts, sample_of
+from inference.monitor_reference import Reference, merged, reference_of_contract
+from inference.photo import PhotoSource
 from inference.triage import BATCH, Triage
 
 
@@ -37,7 +44,7 @@ class Kept:
 
 
 def scored_cases(
-    readings: Sequence[CaseReading], triage: Triage, photos: Path | None = None, now: datetime | None = None
+    readings: Sequence[CaseReading], triage: Triage, photos: PhotoSource | None = None, now: datetime | None = None
 ) -> Iterator[Scored]:
     """Each case with its assessment and its photos' scores, in order. A case without a time counts as received `now`."""
     kept = Kept(triage.models.lesions) if triage.models.lesions is not None else None
@@ -53,20 +60,20 @@ def scored_cases(
             kept.scores.clear()
 
 
-def sample_of_cases(readings: Sequence[CaseReading], triage: Triage, photos: Path | None = None, now: datetime | None = None) -> Sample:
+def sample_of_cases(
+    readings: Sequence[CaseReading], triage: Triage, photos: PhotoSource | None = None, now: datetime | None = None
+) -> Sample:
     """The cases of a file as columns."""
-    return sample_of(scored_cases(readings, triage, photos, now), scripts_of(triage))
+    return sample_of(scored_cases(readings, triage, photos, now), scripts_of(triage.models))
 
 
-def scripts_of(triage: Triage) -> Scripts:
+def scripts_of(models: Models) -> Scripts:
     """Tells scripts by the live symptom model's lexicon."""
-    model = triage.models.symptoms
-    return Scripts(model.vocabulary.get("lexicon") if model is not None else None)
+    return Scripts(models.symptoms.vocabulary.get("lexicon") if models.symptoms is not None else None)
 
 
-def names_of(triage: Triage) -> dict[str, str]:
-    """English names of findings and conditions by code, from the live bundles."""
-    models = triage.models
+def names_of(models: Models) -> dict[str, str]:
+    """English names of findings, conditions and lesions by code, from the live bundles."""
     found: dict[str, str] = {}
     if models.symptoms is not None:
         evidences = models.symptoms.vocabulary.get("evidences", {})
@@ -75,3 +82,24 @@ def names_of(triage: Triage) -> dict[str, str]:
     if models.lesions is not None:
         found |= {label.name: label.name_en for label in models.lesions.label_names}
     return found
+
+
+def live_reference(models: Path) -> Reference:
+    """What the live bundles in a folder carry, as one; signatures are checked and no model is loaded.
+
+    Raises DataError when none carries any, BundleError when one cannot be used.
+    """
+    try:
+        versions = live_versions(models)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{models / SERVING_FILE} cannot be read: it is not known which bundles are live") from error
+    found = []
+    for task, version in versions.items():
+        files = read_signed_files(models / task / version, models / TRUSTED_KEYS_FOLDER)
+        try:
+            contract = Contract.model_validate_json(files["contract.json"])
+        except ValidationError as error:
+            raise BundleError(f"{task} {version}: contract.json is not one that this version reads") from error
+        if contract.reference:
+            found.append(reference_of_contract(contract.reference, f"{task} {version}"))
+    return merged(found)

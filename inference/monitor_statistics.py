@@ -71,7 +71,7 @@ def kolmogorov_tail(distance: float, n: float, m: float) -> float:
         return nan
     root = sqrt(n * m / (n + m))
     scaled = (root + 0.12 + 0.11 / root) * distance
-    if scaled < 0.2:  # noqa: PLR2004 (the tail is 1 to 12 digits there, and the series slow)
+    if scaled < 0.2:
         return 1.0
     terms = np.arange(1, _KOLMOGOROV_TERMS + 1)
     return float(np.clip(2 * ((-1.0) ** (terms - 1) * np.exp(-2 * (terms * scaled) ** 2)).sum(), 0.0, 1.0))
@@ -91,7 +91,7 @@ def shares_tail(reference: Array, recent: Array, dispersion: float = 1.0) -> flo
     reference, recent = reference[filled], recent[filled]
     is_rare = (reference + recent) * min(n, m) / (n + m) < LEAST_EXPECTED
     chi = _pearson_tail(*_pooled(reference, recent, is_rare))
-    if len(reference) <= 3 and not is_rare.any():  # noqa: PLR2004 (present, absent, unknown)
+    if len(reference) <= 3 and not is_rare.any():
         return chi
     exact = min(fisher_tails(round(a), round(m), round(b), round(n)) for a, b in zip(reference, recent, strict=True))
     return min(1.0, 2 * min(chi, len(reference) * exact))
@@ -147,15 +147,15 @@ def dispersion_of(weeks: Array) -> float:
     (5 %); sample sizes are divided by it. Cells with few cases are left out, and so are weeks without any.
     """
     weeks = weeks[weeks.sum(axis=1) > 0].astype(float)
-    if len(weeks) < 2:  # noqa: PLR2004
+    if len(weeks) < 2:
         return 1.0
     expected = weeks.sum(axis=1, keepdims=True) * weeks.sum(axis=0) / weeks.sum()
     is_full = (expected >= LEAST_EXPECTED).all(axis=0)
-    if is_full.sum() < 1 or len(is_full) < 2:  # noqa: PLR2004
+    if is_full.sum() < 1 or len(is_full) < 2:
         return 1.0
     value = float(((weeks - expected) ** 2 / np.maximum(expected, _TINY))[:, is_full].sum())
     degrees = (len(weeks) - 1) * max(1, int(is_full.sum()) - int(is_full.all()))
-    return value / degrees if value > degrees and chi_square_tail(value, degrees) < 0.05 else 1.0  # noqa: PLR2004
+    return value / degrees if value > degrees and chi_square_tail(value, degrees) < 0.05 else 1.0
 
 
 def adjusted(tails: Array, families: Array) -> Array:
@@ -201,9 +201,9 @@ def _newton(columns: Array, offset: Array, outcome: Array) -> tuple[Array, Array
         information = (columns * (fitted * (1 - fitted))[:, None]).T @ columns + 1e-9 * np.eye(columns.shape[1])
         step = np.linalg.solve(information, columns.T @ (outcome - fitted))
         weights = weights + np.clip(step, -5, 5)
-        if np.abs(weights).max() > 30:  # noqa: PLR2004 (the outcomes are separated)
+        if np.abs(weights).max() > 30:
             return nothing, nothing
-        if np.abs(step).max() < 1e-9:  # noqa: PLR2004
+        if np.abs(step).max() < 1e-9:
             return weights, np.sqrt(np.diag(np.linalg.inv(information)))
     return nothing, nothing
 

@@ -63,22 +63,17 @@ def group_of(family: str) -> str:
     return "case mix" if family in (MIX, FINDINGS) else "data quality" if family == DATA else "model"
 
 
+_TITLES_BY_HEAD = {
+    "finding": "finding {name} ({code})", "vital": "{vital}", "vital_state": "{vital}, measured or missing", "digits": "last digit of the {vital}",
+    "understood": "complaints understood ({code})", "lesion_probability": "probability of lesion class {name}",
+}  # fmt: skip
+
+
 def title_of(feature: str, names: Mapping[str, str]) -> str:
     """A feature in words."""
-    if feature in _TITLES:
-        return _TITLES[feature]
     head, _, tail = feature.partition(":")
-    if head == "finding":
-        return f"finding {names.get(tail, tail)} ({tail})"
-    if head == "vital":
-        return _VITAL_NAMES.get(tail, tail)
-    if head == "vital_state":
-        return f"{_VITAL_NAMES.get(tail, tail)} measured or missing"
-    if head == "digits":
-        return f"last digit of the {_VITAL_NAMES.get(tail, tail)}"
-    if head == "understood":
-        return f"complaints understood ({tail})"
-    return f"probability of lesion class {tail}" if head == "lesion_probability" else feature
+    pattern = _TITLES.get(feature) or _TITLES_BY_HEAD.get(head, feature)
+    return pattern.format(name=names.get(tail, tail), code=tail, vital=_VITAL_NAMES.get(tail, tail))
 
 
 def whereabouts(sample: Sample, column: Column, label: str, usual: float) -> str:
@@ -101,7 +96,7 @@ def whereabouts(sample: Sample, column: Column, label: str, usual: float) -> str
 
 def _furthest(column: Column, place: np.ndarray, districts: tuple[str, ...], usual: float) -> str:
     medians = {at: float(np.median(column.values[place == at])) for at in np.unique(place) if (place == at).sum() >= _LEAST_DISTRICT}
-    if len(medians) < 2:  # noqa: PLR2004
+    if len(medians) < 2:
         return ""
     most = max(medians, key=lambda at: abs(medians[at] - usual))
     rest = float(np.median([value for at, value in medians.items() if at != most]))
@@ -181,7 +176,7 @@ def _vital_state(evidence: Evidence, vital: str, at: str) -> tuple[str, str]:
         least, most, unit = _UNITS.get(vital, (np.inf, -np.inf, ""))
         if unit and ((raw.values >= least) & (raw.values <= most)).mean() >= _MOST:
             return (
-                f"{words}. Are they {unit}?{at}",
+                f"{words}. Are they {unit}{at}?",
                 "check the unit of the device and of the form; send the cases again when it is corrected",
             )
         return words + at, "check the device and the form's columns; send the cases again when it is corrected"
@@ -213,5 +208,10 @@ def _shares(evidence: Evidence) -> str:
     return "; ".join(f"{evidence.names.get(label, label)} {_percent(now)}, was {_percent(then)}" for label, (then, now) in told)
 
 
+def sentence(words: str) -> str:
+    """Words with a full stop, unless they end with a mark of their own."""
+    return words if words.endswith(("?", ".", "!")) else words + "."
+
+
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"  # noqa: PLR2004
+    return f"{100 * share:.1f} %" if share < 0.1 else f"{100 * share:.0f} %"

@@ -82,7 +82,7 @@ def _exchanged(one: Raw) -> None:
 
 
 def _twice(cases: list[Raw], random: Generator) -> list[Raw]:
-    again = [{**one, "case_id": f"{one['case_id']}-again"} for one in cases if random.random() < 0.1]  # noqa: PLR2004
+    again = [{**one, "case_id": f"{one['case_id']}-again"} for one in cases if random.random() < 0.1]
     return [*cases, *again]
 
 
@@ -92,7 +92,7 @@ def _new_district(one: Raw) -> None:
 
 def _younger(cases: list[Raw], random: Generator) -> list[Raw]:
     """A school campaign: half of the adults stay away."""
-    return [one for one in cases if one["age_years"] < 16 or random.random() < 0.5]  # noqa: PLR2004
+    return [one for one in cases if one["age_years"] < 16 or random.random() < 0.5]
 
 
 def _urgent(one: Raw) -> None:
@@ -121,7 +121,7 @@ def _question_marks(one: Raw) -> None:
 def _without_roman(triage: Triage) -> Triage:
     """A symptom bundle whose lexicon lost its Roman Urdu."""
     model = cast("SymptomModel", triage.models.symptoms)
-    bundle: Bundle = model._bundle  # noqa: SLF001 (a fault is injected inside)
+    bundle: Bundle = model._bundle
     lexicon = bundle.contract.vocabulary["lexicon"]
     phrases = [phrase for phrase in lexicon["phrases"] if phrase[3] != "roman"]
     vocabulary = {**bundle.contract.vocabulary, "lexicon": {**lexicon, "phrases": phrases}}
@@ -160,11 +160,11 @@ def _blurred(image: Image.Image, random: np.random.Generator) -> Image.Image:
 
 
 def _half_as_many(outcome: Array, random: Generator) -> Array:
-    return outcome & (random.random(len(outcome)) < 0.5)  # noqa: PLR2004
+    return outcome & (random.random(len(outcome)) < 0.5)
 
 
 def _flipped(outcome: Array, random: Generator) -> Array:
-    found: Array = np.where(random.random(len(outcome)) < 0.15, ~outcome, outcome)  # noqa: PLR2004
+    found: Array = np.where(random.random(len(outcome)) < 0.15, ~outcome, outcome)
     return found
 
 

@@ -46,7 +46,7 @@ _PRIORITY_SHARES = {
 }
 _PHOTO_SHARE = 0.13
 _PHOTO_SIZE = (400, 300)
-_EMERGENCY_SEVERITY = 2
+_EMERGENCY_SEVERITY = 3  # of a condition: what experts would call urgent
 _COLOURS = ((110, 74, 52), (52, 36, 38), (190, 120, 110), (150, 90, 60))
 _PHOTO_HEADS = frozenset({"photo_problem", "photo_light", "photo_detail", "photo_ita", "photo_tone", "unfamiliarity", "lesion", "malignancy", "lesion_probability"})  # fmt: skip
 _WEEK = np.timedelta64(7, "D")
@@ -163,7 +163,7 @@ class InventedService:
             name = f"{number}.jpg"
             content[name] = _photo(random, spoil)
             readings.append(CaseReading(Case(case_id=f"photo-{number}", age_years=40, photos=(Photo(path=name),)), ()))
-        return sample_of(scored_cases(readings, self.triage, content), scripts_of(self.triage))  # type: ignore[arg-type]
+        return sample_of(scored_cases(readings, self.triage, content), scripts_of(self.triage.models))
 
 
 def _photo(random: np.random.Generator, spoil: Spoil | None) -> bytes:

@@ -22,6 +22,7 @@ from inference.service.callers import Who
 from inference.service.database import Database, Unit, database_url, make_engine
 from inference.service.live import LiveUpdates
 from inference.service.migration import migrate
+from inference.service.monitor_task import DriftMonitor
 from inference.service.outbox import Outbox
 from inference.service.photo_store import PhotoStore
 from inference.service.referrals import Referrals
@@ -35,6 +36,7 @@ from inference.service.web.uploads import UploadStore
 CLOCK = Who("nabz", "admin")  # who does what nobody asked for: leases that end, retention
 _SWEEP_SECONDS, _ANCHOR_SECONDS, _RETENTION_SECONDS = 1.0, 60.0, 3600.0
 _COUNT_SECONDS = 10.0
+_HOUR_SECONDS = 3600.0
 _POLICY_SECONDS = 60.0
 _POLICY = "policy"
 _COUNT_SHARE = 300  # counting a long queue must not take more than one part in so many of the database's time
@@ -56,6 +58,7 @@ class Parts:
     live: LiveUpdates
     outbox: Outbox
     clock: Callable[[], datetime]
+    drift: DriftMonitor
     _is_policy_applied: bool = False
 
     @property
@@ -77,7 +80,9 @@ class Parts:
                 ("count", _COUNT_SECONDS, self._count),
                 ("anchor", _ANCHOR_SECONDS, self._anchor),
                 ("retention", _RETENTION_SECONDS, self._retain),
+                ("drift", _HOUR_SECONDS * self.settings.monitor_every_hours, self.drift.check),
             )
+            if seconds > 0
         ]
 
     async def stop(self) -> None:
@@ -193,7 +198,8 @@ def open_parts(settings: Settings, clock: Callable[[], datetime] = lambda: datet
     live = LiveUpdates(database)
     cases = Referrals(database, vault, scorer, policy, photos, telemetry, photos_per_case=settings.photos_per_case, clock=clock)
     hooks = Outbox(database, vault, timeout_seconds=settings.webhook_timeout_seconds)
-    return Parts(settings, policy, vault, database, photos, scorer, telemetry, cases, live, hooks, clock)
+    drift = DriftMonitor(settings, database, vault, scorer, telemetry, CLOCK, clock)
+    return Parts(settings, policy, vault, database, photos, scorer, telemetry, cases, live, hooks, clock, drift)
 
 
 def open_vault(settings: Settings) -> Vault:

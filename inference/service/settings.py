@@ -46,6 +46,11 @@ class Settings(BaseSettings):
     commit_queue_limit: int = Field(1024, gt=0, description="most changes that wait to be stored")
     drain_seconds: int = Field(20, ge=0, description="time for requests in progress when the service is asked to stop")
     retention_days: int = Field(0, ge=0, description="completed referrals are erased after so many days; 0 keeps them")
+    monitor_every_hours: float = Field(24.0, ge=0, description="how often drift is looked for in what was stored; 0 never does")
+    monitor_days: int = Field(7, gt=0, le=366, description="days of a window of the look for drift")
+    monitor_reference: Path | None = Field(
+        None, description="reference that `nabz monitor --write-reference` wrote (default: what the live bundles carry)"
+    )
     webhook_timeout_seconds: float = Field(5.0, gt=0, description="how long a webhook's receiver may take")
 
     @property

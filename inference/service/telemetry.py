@@ -11,6 +11,7 @@ from itertools import product
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from inference.assessment import Assessment
+from inference.monitor_metrics import ALARMS, CASES, CHECKED, HELP, INDEX, Figures
 from inference.policy import LEVELS
 
 TASKS = ("symptoms", "acuity", "lesions")
@@ -74,6 +75,10 @@ class Telemetry:
         self._lag = Gauge("nabz_outbox_lag_events", "Events that the slowest webhook has not accepted", registry=registry)
         self._audit = Counter("nabz_audit_rows", "Rows written to the audit chain", registry=registry)
         self._degraded = Gauge("nabz_degraded", "1 while some model is not in use", registry=registry)
+        self._drift = Gauge(INDEX, HELP[INDEX], ("feature",), registry=registry)
+        self._drift_alarms = Gauge(ALARMS, HELP[ALARMS], ("group",), registry=registry)
+        self._drift_cases = Gauge(CASES, HELP[CASES], registry=registry)
+        self._drift_checked = Gauge(CHECKED, HELP[CHECKED], registry=registry)
         self._children: dict[tuple[str, str, int], tuple[Histogram, Counter]] = {}
         self._routes: set[str] = set()
         self._models = {task: (self._model.labels(task), self._batch.labels(task)) for task in TASKS}
@@ -128,6 +133,16 @@ class Telemetry:
     def set_outbox_lag(self, events: int) -> None:
         """How many events the slowest webhook is behind."""
         self._lag.set(events)
+
+    def set_drift(self, figures: Figures, at_seconds: float) -> None:
+        """What the look for drift found. A feature that it no longer sees has no figure any more."""
+        self._drift.clear()
+        for feature, value in figures.index.items():
+            self._drift.labels(feature).set(value)
+        for group, alarms in figures.alarms.items():
+            self._drift_alarms.labels(group).set(alarms)
+        self._drift_cases.set(figures.cases)
+        self._drift_checked.set(at_seconds)
 
     def set_degraded_by(self, is_degraded: Callable[[], bool]) -> None:
         """Ask `is_degraded` whenever the metrics are read."""
