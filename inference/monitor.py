@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from math import nan, sqrt
 from typing import Any, Literal
 
@@ -159,7 +159,8 @@ def windows_of(sample: Sample, days: int = DEFAULT_DAYS, last_end: datetime | No
     """The sample in windows of `days`, oldest first, the last one up to its newest case (or `last_end`, UTC); empty ones are left out."""
     if not sample.n:
         return []
-    end = np.datetime64(last_end.replace(tzinfo=None), "s") if last_end else sample.received.max() + np.timedelta64(1, "s")
+    newest = np.datetime64(last_end.astimezone(UTC).replace(tzinfo=None), "s") if last_end else sample.received.max()
+    end = newest + np.timedelta64(1, "s")  # times are whole seconds, rounded down
     length = np.timedelta64(days, "D")
     found = []
     for place in range(most - 1, -1, -1):

@@ -28,6 +28,7 @@ from inference.triage import Triage
 QUIET, DRIFT = 0, 1
 _TABLE_WIDTH = 150
 _SHOWN_WATCHES = 10
+_LEAST_SHOWN_P = 1e-4
 
 
 def add_monitor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -181,7 +182,11 @@ def figures(change: Change) -> str:
     """The figures behind an alarm."""
     index = "" if isnan(change.psi) else f"PSI {change.psi:.2f}, by chance {change.psi_by_chance:.3f}; "
     again = f"; {change.since} windows in a row" if change.since > 1 else ""
-    return f"({index}p {change.p_adjusted:.1g}, n {change.n_recent} against {change.n_reference}{again})"
+    return f"({index}p {_chance(change.p_adjusted)}, n {change.n_recent} against {change.n_reference}{again})"
+
+
+def _chance(p: float) -> str:
+    return "below 0.0001" if p < _LEAST_SHOWN_P else f"{p:.2g}"
 
 
 def _calibration_table(report: Report) -> Table:

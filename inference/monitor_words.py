@@ -205,7 +205,7 @@ def _moved(evidence: Evidence) -> str:
 
 def _shares(evidence: Evidence) -> str:
     told = list(evidence.shares.items())[:2]
-    return "; ".join(f"{evidence.names.get(label, label)} {_percent(now)}, was {_percent(then)}" for label, (then, now) in told)
+    return "; ".join(f"{evidence.names.get(label, label)}: {_percent(now)}, was {_percent(then)}" for label, (then, now) in told)
 
 
 def sentence(words: str) -> str:

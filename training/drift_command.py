@@ -45,7 +45,9 @@ def _command(commands: Any, name: str, text: str, example: str) -> Any:
 def _add_check_options(check: argparse.ArgumentParser) -> None:
     check.add_argument("--weeks", type=int, default=_WEEKS, metavar="N", help=f"quiet weeks (default: {_WEEKS})")
     check.add_argument("--seed", type=int, default=0, metavar="N", help="of everything that is drawn (default: 0)")
-    check.add_argument("--photos", type=int, default=_PHOTOS, metavar="N", help=f"photos in each pool; 0 leaves photos out (default: {_PHOTOS})")
+    check.add_argument(
+        "--photos", type=int, default=_PHOTOS, metavar="N", help=f"photos in each pool; 0 leaves photos out (default: {_PHOTOS})"
+    )
     check.add_argument("--catalogue", type=Path, default=CATALOGUE, metavar="DIR", help="the catalogue (default: data/catalogue)")
     check.add_argument("--json", action="store_true", help="print everything as JSON")
     check.set_defaults(run=_check)

@@ -79,9 +79,7 @@ def lesions_reference(models: Models, photo_set: Path, n: int = PHOTOS) -> dict[
     if not records:
         raise DataError(f"{photo_set}: the photos lie inside one file; the reference needs photo files")
     chosen = sorted(np.random.default_rng(_SEED).permutation(len(records))[:n].tolist())
-    readings = [
-        CaseReading(Case(case_id=f"photo-{at}", age_years=records[at].age_years, photos=(records[at].photo,)), ()) for at in chosen
-    ]
+    readings = [CaseReading(Case(case_id=f"photo-{at}", age_years=records[at].age_years, photos=(records[at].photo,)), ()) for at in chosen]
     source = f"{len(chosen)} photos of {data.source.name}"
     return reference_of("lesions", models, readings, source, is_synthetic=False, photos=records[0].folder)
 

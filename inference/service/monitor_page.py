@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isnan
 
 from jinja2 import Environment
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from inference.monitor import ALARM_LEVEL, LEAST_EFFECT, WATCH_LEVEL, Report
 from inference.monitor_command import figures
@@ -24,7 +24,7 @@ h1{font-size:1.5rem;margin:0 0 .25rem}h2{font-size:1.15rem;margin:2rem 0 .5rem}
 .note{color:#444;font-size:.95rem}
 table{border-collapse:collapse;font-size:.85rem;width:100%}td,th{text-align:right;padding:.25rem .6rem;border-bottom:1px solid #eee;white-space:nowrap}
 td:first-child,th:first-child{text-align:left;white-space:normal}tr.alarm-row td{color:#B00020;font-weight:600}
-.scroll{overflow-x:auto}svg{max-width:100%;height:auto}summary{cursor:pointer;padding:.4rem 0}
+.scroll{overflow-x:auto}svg{width:100%;min-width:46rem;height:auto}code{font-size:.9em;background:#f1f1f1;padding:0 .2em;border-radius:.2em}summary{cursor:pointer;padding:.4rem 0}
 footer{margin-top:2rem;color:#555;font-size:.85rem;border-top:1px solid #ddd;padding-top:.75rem}
 </style></head><body>
 <h1>Drift, {{ span }}</h1>
@@ -32,14 +32,14 @@ footer{margin-top:2rem;color:#555;font-size:.85rem;border-top:1px solid #ddd;pad
 <div class="verdict"><strong>{{ alarms|length ~ " features have drifted" if alarms|length > 1 else "one feature has drifted" if alarms else "quiet" }}.</strong>
 An alarm is a change of at least {{ least }} (stability index beyond chance) whose chance among all features together is at most {{ level }} %,
 or {{ watch }} % in two of three windows.</div>
-{% for note in report.notes %}<p class="note"><strong>Note:</strong> {{ note }}.</p>{% endfor %}
+{% for note in report.notes %}<p class="note"><strong>Note:</strong> {{ sentence(note)|commands }}</p>{% endfor %}
 {% for group in groups if by_group[group] %}<h2>{{ group|capitalize }}</h2>
 {% for one in by_group[group] %}<div class="alarm"><h3>{{ one.title }}</h3><p>{{ sentence(one.meaning) }}</p>
-<p><strong>Do:</strong> {{ sentence(one.advice) }}</p><p class="figures">{{ figures(one) }}</p></div>{% endfor %}{% endfor %}
+<p><strong>Do:</strong> {{ sentence(one.advice)|commands }}</p><p class="figures">{{ figures(one) }}</p></div>{% endfor %}{% endfor %}
 {% if watches %}<h2>To keep an eye on</h2><ul>{% for one in watches %}<li>{{ one.title }}: {{ one.meaning }}</li>{% endfor %}</ul>{% endif %}
 {% if plotted %}<h2>Reference and recent</h2>
 <p class="note">Grey is the reference, blue the last window. Numbers: thin line 5 to 95 %, thick 25 to 75 %, dot the median.</p>
-{{ plot }}{% endif %}
+<div class="scroll">{{ plot }}</div>{% endif %}
 {% if calibrated %}<h2>Emergency probabilities against outcomes</h2><div class="scroll"><table>
 <tr><th>window</th><th>n</th><th>emergencies</th><th>predicted</th><th>observed / expected</th><th>in the large</th><th>slope</th><th>ECE</th></tr>
 {% for window in calibrated %}{% set c = window.calibration %}<tr><td>{{ window.start.date() if window.start else "" }}</td><td>{{ c.n }}</td>
@@ -64,6 +64,7 @@ def page_of(report: Report) -> str:
     alarms = last.alarms
     environment = Environment(autoescape=True)
     environment.globals.update(figures=figures, number=_number, sentence=sentence, title_of=lambda feature: title_of(feature, {}))
+    environment.filters["commands"] = _with_commands
     plot = plot_svg(report)
     return environment.from_string(_TEMPLATE).render(
         report=report,
@@ -81,6 +82,13 @@ def page_of(report: Report) -> str:
         level=f"{100 * ALARM_LEVEL:g}",
         watch=f"{100 * WATCH_LEVEL:g}",
     )
+
+
+def _with_commands(words: str) -> Markup:
+    """Words between backticks as code, everything escaped."""
+    parts = words.split("`")
+    shown = [Markup("<code>{}</code>").format(part) if at % 2 else escape(part) for at, part in enumerate(parts)]
+    return Markup("").join(shown)
 
 
 def _number(value: float, digits: int) -> str:
