@@ -25,22 +25,22 @@ from inference.evidence import FindingMap
 Row = NDArray[np.float32]
 
 # Usual pulse and breathing rate by age: medians of Fleming et al., Lancet 2011;377:1011-18; adults as from 18 years on.
-_AGE_STARTS_YEARS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 15.0, 18.0)
-_USUAL_PULSE = (143, 140, 134, 128, 123, 116, 110, 104, 98, 91, 84, 78, 73, 75)
-_USUAL_BREATHS = (43, 41, 39, 37, 35, 31, 28, 25, 23, 21, 19, 18, 16, 16)
-_ADULT_YEARS = 16.0
-_ADULT_SYSTOLIC = 125.0
-_DIASTOLIC_SHARE = 0.6  # the usual diastolic pressure, as a share of the usual systolic
-_USUAL_CELSIUS = 37.0
-_FULL_SPO2 = 100.0
-_UNKNOWN_AGE_YEARS = 40.0
+AGE_STARTS_YEARS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 15.0, 18.0)
+USUAL_PULSE = (143, 140, 134, 128, 123, 116, 110, 104, 98, 91, 84, 78, 73, 75)
+USUAL_BREATHS = (43, 41, 39, 37, 35, 31, 28, 25, 23, 21, 19, 18, 16, 16)
+ADULT_YEARS = 16.0
+ADULT_SYSTOLIC = 125.0
+DIASTOLIC_SHARE = 0.6  # the usual diastolic pressure, as a share of the usual systolic
+USUAL_CELSIUS = 37.0
+FULL_SPO2 = 100.0
+UNKNOWN_AGE_YEARS = 40.0
 
 CONSCIOUSNESS: Mapping[Consciousness, int] = {"A": 0, "C": 1, "V": 2, "P": 3, "U": 4}
 NOT_ALERT_GROUP = "altered_consciousness"  # the complaint group that a measured level below alert opens
 AGE_HINGES_YEARS = (20, 45, 65, 80)
-_STRAIN_NOT_ALERT = 2.0  # as much as one vital that is as far off as its ramps reach
-_STRAIN_ON_OXYGEN = 1.0
-_CHRONIC_ASKED_FROM = 3  # so many chronic conditions denied: the rest was asked too
+STRAIN_NOT_ALERT = 2.0  # as much as one vital that is as far off as its ramps reach
+STRAIN_ON_OXYGEN = 1.0
+CHRONIC_ASKED_FROM = 3  # so many chronic conditions denied: the rest was asked too
 
 _VITALS = ("breaths", "spo2", "systolic", "diastolic", "pulse", "celsius")
 DEVIATIONS = tuple(f"{vital}_{side}" for vital in _VITALS for side in ("below", "above") if (vital, side) != ("spo2", "above"))
@@ -84,9 +84,9 @@ class AcuityEncoder:
     def __init__(self, groups: Mapping[str, str], chronic: Iterable[str], codes: Iterable[str] = ()) -> None:
         """`groups` maps a finding's code to its complaint group; `chronic` are the codes of chronic conditions;
         `codes` are findings with a column of their own."""
-        self._group_of = dict(groups)
-        self._chronic = frozenset(chronic)
-        self.groups = tuple(sorted(set(self._group_of.values())))
+        self.group_of = dict(groups)
+        self.chronic = frozenset(chronic)
+        self.groups = tuple(sorted(set(self.group_of.values())))
         self.codes = tuple(codes)
         self.names = (
             *BASE_COLUMNS, *VITAL_COLUMNS,
@@ -94,9 +94,9 @@ class AcuityEncoder:
             *self.codes, UNKNOWN_CENTRAL_PAIN,
         )  # fmt: skip
         start = len(BASE_COLUMNS) + len(VITAL_COLUMNS)
-        self._place_of_group = {group: start + len(_GROUP_TERMS) * index for index, group in enumerate(self.groups)}
+        self.place_of_group = {group: start + len(_GROUP_TERMS) * index for index, group in enumerate(self.groups)}
         codes_start = start + len(_GROUP_TERMS) * len(self.groups)
-        self._place_of_code = {code: codes_start + index for index, code in enumerate(self.codes)}
+        self.place_of_code = {code: codes_start + index for index, code in enumerate(self.codes)}
         self.rising = frozenset(VITAL_COLUMNS) | {f"{group}_by_strain" for group in self.groups} | {UNKNOWN_CENTRAL_PAIN}
 
     def case_row(self, case: Case, findings: FindingMap) -> list[float]:
@@ -123,15 +123,15 @@ class AcuityEncoder:
         codes = []
         for code, value in findings.items():
             if value == ABSENT:
-                denied += code in self._chronic
+                denied += code in self.chronic
                 continue
-            chronic += code in self._chronic
-            group = self._group_of.get(code)
+            chronic += code in self.chronic
+            group = self.group_of.get(code)
             if group is not None:
                 groups.add(group)
-            if code in self._place_of_code:
+            if code in self.place_of_code:
                 codes.append(code)
-        asked = denied >= _CHRONIC_ASKED_FROM
+        asked = denied >= CHRONIC_ASKED_FROM
         return self._parts(case.age_years, case.sex, _arrived(case), chronic, asked, case.vitals, groups, codes)
 
     def row(
@@ -166,15 +166,15 @@ class AcuityEncoder:
         codes: Iterable[str],
     ) -> tuple[list[float], dict[int, float]]:
         """The columns of patient and vitals, and what is not 0 after them by its place."""
-        age = _UNKNOWN_AGE_YEARS if age_years is None else age_years
-        decades, is_child, ambulance = age / 10, age < _ADULT_YEARS, float(by_ambulance is True)
+        age = UNKNOWN_AGE_YEARS if age_years is None else age_years
+        decades, is_child, ambulance = age / 10, age < ADULT_YEARS, float(by_ambulance is True)
         deviations, unmeasured = _deviations(vitals, age)
         level = CONSCIOUSNESS[vitals.consciousness] if vitals.consciousness else 0
         ramps, missing = _ramps(deviations), sum(unmeasured)
         # How much the vitals deviate together: a sum as in an early warning score, but continuous.
-        strain = sum(ramps) + _STRAIN_NOT_ALERT * (level > 0) + _STRAIN_ON_OXYGEN * (vitals.on_oxygen is True)
+        strain = sum(ramps) + STRAIN_NOT_ALERT * (level > 0) + STRAIN_ON_OXYGEN * (vitals.on_oxygen is True)
         logs = [math.log1p(value) for value in deviations]
-        groups = {*groups, NOT_ALERT_GROUP} if level and NOT_ALERT_GROUP in self._place_of_group else set(groups)
+        groups = {*groups, NOT_ALERT_GROUP} if level and NOT_ALERT_GROUP in self.place_of_group else set(groups)
         is_central = not CENTRAL_PAIN_GROUPS.isdisjoint(groups)
         pain = _pain_ramps(vitals.pain_score)
         nothing = [0.0] * len(logs)
@@ -184,7 +184,7 @@ class AcuityEncoder:
             float(chronic), float(is_chronic_asked), chronic * decades, chronic * ambulance, float(chronic > 0),
             *unmeasured, float(vitals.consciousness is None), missing, missing * decades, missing * ambulance,
             float(vitals.pain_score is None), *(nothing if is_child else logs), *(logs if is_child else nothing), *ramps,
-            math.log1p(deviations[_PULSE_ABOVE] + deviations[_SYSTOLIC_BELOW]),
+            math.log1p(deviations[PULSE_ABOVE] + deviations[SYSTOLIC_BELOW]),
             0.0 if is_child else strain, strain if is_child else 0.0, strain * strain,
             min(strain, 1.0), min(max(strain - 1.0, 0.0), 2.0), min(max(strain - 3.0, 0.0), 3.0), strain * decades, strain * chronic,
             strain * ambulance, float(level > 0), float(level), float(vitals.on_oxygen is True),
@@ -194,9 +194,9 @@ class AcuityEncoder:
         if is_central and vitals.pain_score is None:
             after[len(self.names) - 1] = 1.0
         for group in groups:
-            after.update(enumerate((1.0, decades, float(chronic), ambulance, strain), start=self._place_of_group[group]))
+            after.update(enumerate((1.0, decades, float(chronic), ambulance, strain), start=self.place_of_group[group]))
         for code in codes:
-            after[self._place_of_code[code]] = 1.0
+            after[self.place_of_code[code]] = 1.0
         return front, after
 
 
@@ -262,18 +262,18 @@ def _deviations(vitals: Vitals, age_years: float) -> tuple[list[float], list[flo
 
     Rates and pressures in percent of the usual value, SpO2 in points, temperature in degrees; 0 where not measured.
     """
-    band = bisect_right(_AGE_STARTS_YEARS, age_years) - 1
-    systolic = min(_ADULT_SYSTOLIC, 90.0 + 2.0 * age_years)
-    diastolic = _DIASTOLIC_SHARE * systolic
+    band = bisect_right(AGE_STARTS_YEARS, age_years) - 1
+    systolic = min(ADULT_SYSTOLIC, 90.0 + 2.0 * age_years)
+    diastolic = DIASTOLIC_SHARE * systolic
     deviations: list[float] = []
     unmeasured: list[float] = []
     for value, usual, scale in (
-        (vitals.respiratory_rate_per_minute, _USUAL_BREATHS[band], 100.0 / _USUAL_BREATHS[band]),
-        (vitals.spo2_percent, _FULL_SPO2, 1.0),
+        (vitals.respiratory_rate_per_minute, USUAL_BREATHS[band], 100.0 / USUAL_BREATHS[band]),
+        (vitals.spo2_percent, FULL_SPO2, 1.0),
         (vitals.systolic_mmhg, systolic, 100.0 / systolic),
         (vitals.diastolic_mmhg, diastolic, 100.0 / diastolic),
-        (vitals.pulse_per_minute, _USUAL_PULSE[band], 100.0 / _USUAL_PULSE[band]),
-        (vitals.temperature_celsius, _USUAL_CELSIUS, 1.0),
+        (vitals.pulse_per_minute, USUAL_PULSE[band], 100.0 / USUAL_PULSE[band]),
+        (vitals.temperature_celsius, USUAL_CELSIUS, 1.0),
     ):
         if value is None:
             deviations += (0.0, 0.0)
@@ -287,8 +287,8 @@ def _deviations(vitals: Vitals, age_years: float) -> tuple[list[float], list[flo
 
 
 _NO_PAIN = [0.0] * len(PAIN_RAMPS)
-_RAMP_TERMS = tuple((DEVIATIONS.index(name), start, 1 / (full - start)) for name, start, full in RAMPS)
-_PULSE_ABOVE, _SYSTOLIC_BELOW = DEVIATIONS.index("pulse_above"), DEVIATIONS.index("systolic_below")
+RAMP_TERMS = tuple((DEVIATIONS.index(name), start, 1 / (full - start)) for name, start, full in RAMPS)
+PULSE_ABOVE, SYSTOLIC_BELOW = DEVIATIONS.index("pulse_above"), DEVIATIONS.index("systolic_below")
 
 
 def _pain_ramps(score: int | None) -> list[float]:
@@ -298,4 +298,4 @@ def _pain_ramps(score: int | None) -> list[float]:
 
 def _ramps(deviations: Sequence[float]) -> list[float]:
     """The ramps, in order, each in [0, 1]."""
-    return [0.0 if deviations[place] <= start else min(1.0, (deviations[place] - start) * slope) for place, start, slope in _RAMP_TERMS]
+    return [0.0 if deviations[place] <= start else min(1.0, (deviations[place] - start) * slope) for place, start, slope in RAMP_TERMS]

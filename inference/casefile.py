@@ -210,9 +210,14 @@ def _marked_duplicates(readings: list[CaseReading]) -> list[CaseReading]:
     return [
         replace(
             reading,
-            problems=(*reading.problems, f"case_id {reading.case.case_id} stands in this file {count} times: give each case its own"),
+            problems=(*reading.problems, duplicate_problem(reading.case.case_id, count)),
         )
         if (count := counts[reading.case.case_id]) > 1
         else reading
         for reading in readings
     ]
+
+
+def duplicate_problem(case_id: str, count: int) -> str:
+    """What every case says that shares its id with others of its file or folder."""
+    return f"case_id {case_id} stands in this file {count} times: give each case its own"

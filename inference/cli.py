@@ -11,24 +11,29 @@ import csv
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from rich.console import Console
 from rich.progress import Progress
 
 from inference.ask_command import add_ask
 from inference.assessment import Assessment
+from inference.batch import Job, job_of
+from inference.batch_input import look_over
+from inference.batch_merge import CSV_COLUMNS, write_csv, write_parquet
+from inference.batch_run import Engine, own_cores, provenance_json, rank_batch
 from inference.bundle import load_bundle
 from inference.case import Case, CaseReading
 from inference.casefile import read_cases
 from inference.errors import CaseError, NabzError
 from inference.explain import print_assessment
-from inference.models import Models, load_models
+from inference.models import Models, default_models_folder, load_models
 from inference.monitor_command import add_monitor
+from inference.parquet import is_parquet
 from inference.policy import load_policy
 from inference.priors import load_priors
 from inference.service.commands import add_service_commands
@@ -40,11 +45,8 @@ from inference.worklist import print_worklist, worklist_svg
 DONE, REVIEW, FAILED = 0, 1, 2
 _PROGRESS_FROM_CASES = 2 * 1024
 _TABLE_WIDTH = 180
-_CSV_COLUMNS = (
-    "rank", "case_id", "level", "level_name", "wait_cap_minutes", "emergency_probability", "critical_probability",
-    "floor_level", "specialty", "scored_by", "red_flags", "condition", "icd10", "probability",
-    "malignancy_probability", "review_needed", "review_why",
-)  # fmt: skip
+_MOST_JOBS = 256
+_FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".svg": "svg", ".parquet": "parquet"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,12 +113,22 @@ def _add_rank(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     rank.add_argument("cases", type=Path, metavar="CASES")
     rank.add_argument(
         "--format",
-        choices=("table", "json", "csv", "svg"),
-        help="table for a reader (default), one JSON object a case, CSV, or a picture of the table",
+        choices=("table", "json", "csv", "svg", "parquet"),
+        help="table for a reader (default), one JSON object a case, CSV, a picture of the table, or Parquet",
     )
     rank.add_argument(
-        "--out", type=Path, metavar="FILE", help="write there instead of to stdout; .jsonl, .json, .csv or .svg choose the format"
+        "--out", type=Path, metavar="FILE", help="write there instead of to stdout; .jsonl, .json, .csv, .svg or .parquet choose the format"
     )
+    rank.add_argument(
+        "--jobs", type=_count, default=own_cores(), metavar="N", help="processes, for Parquet to Parquet or CSV (default: the processors)"
+    )
+    rank.add_argument(
+        "--engine",
+        choices=("local", "dask"),
+        default="local",
+        help="who ranks Parquet to Parquet or CSV: this machine (default) or a cluster",
+    )
+    rank.add_argument("--scheduler", metavar="ADDRESS", help="of the Dask cluster, such as tcp://10.0.0.5:8786")
     _add_common(rank)
     rank.set_defaults(run=_rank)
 
@@ -142,6 +154,11 @@ def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _rank(args: argparse.Namespace) -> int:
+    chosen = _chosen_format(args)
+    if is_parquet(args.cases) and chosen in ("parquet", "csv"):
+        return _rank_columns(args, chosen)
+    if args.engine == "dask":
+        raise CaseError("--engine dask ranks Parquet files and folders to Parquet or CSV: name such CASES, and --out with .parquet or .csv")
     gc.disable()  # a batch makes millions of objects without cycles; walking them again and again costs a third of the time
     readings = read_cases(args.cases)
     triage = _triage(args)
@@ -155,6 +172,36 @@ def _rank(args: argparse.Namespace) -> int:
         print(f"nabz: {len(marked)} of {len(assessments)} cases are marked for review", file=sys.stderr)
         _say_problems(readings)
     return REVIEW if marked or triage.models.problems else DONE
+
+
+def _rank_columns(args: argparse.Namespace, chosen: str) -> int:
+    """Parquet to Parquet or CSV: as columns, in parts, in memory that hardly grows with the input."""
+    if args.engine == "dask" and not args.scheduler:
+        raise CaseError("--engine dask needs a cluster: name its --scheduler ADDRESS, such as tcp://10.0.0.5:8786")
+    if chosen == "parquet" and not args.out:
+        raise CaseError("Parquet is not written to stdout: name a file with --out")
+    told = look_over(args.cases)
+    triage, now = _triage(args), args.now or datetime.now(UTC)
+    job = job_of(triage, args.models or default_models_folder(), args.priors, args.policy, now)
+    engine = Engine(args.jobs, args.scheduler if args.engine == "dask" else None)
+    with Progress(console=Console(stderr=True), disable=told.n < _PROGRESS_FROM_CASES or not sys.stderr.isatty()) as progress:
+        bar = progress.add_task("ranking", total=told.n)
+        folder = args.out.resolve().parent if args.out else None
+        marked = rank_batch(told, job, engine, _writer_of(args, chosen, triage, job), folder, lambda done: progress.advance(bar, done))
+    if marked:
+        print(f"nabz: {marked} of {told.n} cases are marked for review; the column review_why says why", file=sys.stderr)
+    return REVIEW if marked or triage.models.problems else DONE
+
+
+def _writer_of(args: argparse.Namespace, chosen: str, triage: Triage, job: Job) -> Callable[[Iterator[Any]], int]:
+    def write(blocks: Iterator[Any]) -> int:
+        if chosen == "parquet":
+            return write_parquet(blocks, args.out, provenance_json(triage, job))
+        labels = triage.models.symptoms.labels if triage.models.symptoms else ()
+        with args.out.open("w", encoding="utf-8", newline="") if args.out else nullcontext(sys.stdout) as out:
+            return write_csv(blocks, out, {label.name: label.icd10 for label in labels})
+
+    return write
 
 
 def _assess(args: argparse.Namespace) -> int:
@@ -203,9 +250,9 @@ def _photos(args: argparse.Namespace, cases: Path) -> Path:
 
 
 def _write(assessments: list[Assessment], readings: list[CaseReading], args: argparse.Namespace, now: datetime) -> None:
-    chosen = args.format or {".json": "json", ".jsonl": "json", ".csv": "csv", ".svg": "svg"}.get(
-        args.out.suffix if args.out else "", "table"
-    )
+    chosen = _chosen_format(args)
+    if chosen == "parquet":
+        raise CaseError(f"Parquet is written of cases that are read from Parquet, not from {args.cases.suffix} files: choose json or csv")
     try:
         with args.out.open("w", encoding="utf-8", newline="") if args.out else nullcontext(sys.stdout) as out:
             if chosen == "svg":
@@ -223,13 +270,17 @@ def _write(assessments: list[Assessment], readings: list[CaseReading], args: arg
         raise CaseError(f"{args.out} cannot be written: {error.strerror}") from error
 
 
+def _chosen_format(args: argparse.Namespace) -> str:
+    return str(args.format or _FORMATS.get(args.out.suffix.casefold() if args.out else "", "table"))
+
+
 def _by_id(readings: list[CaseReading]) -> dict[str, Case]:
     return {reading.case.case_id: reading.case for reading in readings}
 
 
 def _write_csv(assessments: list[Assessment], out: IO[str]) -> None:
     rows = csv.writer(out)
-    rows.writerow(_CSV_COLUMNS)
+    rows.writerow(CSV_COLUMNS)
     for one in assessments:
         first = one.differential[0] if one.differential else None
         lesion = one.lesion
@@ -241,6 +292,12 @@ def _write_csv(assessments: list[Assessment], out: IO[str]) -> None:
                 lesion.malignancy_probability if lesion else None, one.review.needed, "; ".join(one.review.why),
             )
         )  # fmt: skip
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= _MOST_JOBS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes from 1 to {_MOST_JOBS}")
+    return int(text)
 
 
 def _moment(text: str) -> datetime:

@@ -58,11 +58,12 @@ def is_parquet(path: Path) -> bool:
 def parquet_library() -> ModuleType:
     """pyarrow. Raises CaseError saying which extra brings it."""
     try:
-        import pyarrow
+        import pyarrow as pa
+        import pyarrow.compute
         import pyarrow.parquet
     except ModuleNotFoundError as error:
         raise CaseError("Parquet needs pyarrow, which is not installed: pip install 'nabz[cluster]'") from error
-    return pyarrow
+    return pa
 
 
 def parquet_files(path: Path) -> list[Path]:

@@ -101,6 +101,7 @@ class Sign:
     node: Node
 
     def holds(self, findings: Findings, facts: Facts) -> bool | None:
+        """Whether the sign is there; None where that is not known."""
         if self.has_age:
             age = facts["age_years"]
             if age is None or not self.from_years <= age < self.below_years:
@@ -108,6 +109,7 @@ class Sign:
         return self.node.test(findings, facts)
 
     def fire(self, findings: Findings, facts: Facts) -> FiredRule:
+        """The sign as a rule that fired, with what made it true."""
         because = [_reason(leaf.name, facts) for leaf in self.node.leaves if leaf.test(findings, facts)]
         if self.has_age:
             because.append(_reason("age_years", facts))
@@ -196,6 +198,7 @@ class IittTable:
         self.roles = self._roles(table["sign"])
 
     def for_age(self, age_years: float | None) -> SignTable:
+        """The signs that count at an age."""
         if age_years is None:
             return self.unknown_age
         return self.adult if age_years >= self.adult_from_years else self.child

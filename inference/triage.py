@@ -46,6 +46,7 @@ from inference.urgency import (
 
 BATCH = 1024
 DEFAULT_SPECIALTY = "family_medicine"
+SILENT = "the complaint is empty and no finding was given: ask what brings the patient"
 # What every health worker can measure; the others are asked for when a finding points at them.
 _USUAL_VITALS = frozenset(
     {"respiratory_rate_per_minute", "spo2_percent", "systolic_mmhg", "pulse_per_minute", "consciousness", "temperature_celsius"}
@@ -158,7 +159,7 @@ class Triage:
     def _reading_problems(self, read: Read) -> Iterator[str]:
         complaint = read.case.complaint.strip()
         if not complaint and not read.case.findings and not read.case.photos:
-            yield "the complaint is empty and no finding was given: ask what brings the patient"
+            yield SILENT
         elif complaint and self.models.symptoms is None:
             yield "the complaint was not read, because the symptom model is not in use: read it"
         elif complaint and not read.reading.findings:
@@ -174,7 +175,7 @@ class Triage:
             if score is None:
                 part.review.append("the symptom model failed on this case: ranked without a differential")
             elif score.is_outside_scope:
-                part.review.append(f"none of the {len(model.labels)} conditions fits these findings: a person must look")
+                part.review.append(outside_scope(len(model.labels)))
 
     def _score_acuity(self, parts: list[_Parts]) -> None:
         model = self.models.acuity
@@ -445,3 +446,8 @@ def runtime_name() -> str:
     found = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
     libraries = [f"{name} {package_version(name)}" for name in ("numpy", "onnxruntime", "pillow")]
     return ", ".join([*libraries, " ".join([platform.machine(), *found[-1:]])])
+
+
+def outside_scope(n_conditions: int) -> str:
+    """Why a case needs review whose findings no condition fits."""
+    return f"none of the {n_conditions} conditions fits these findings: a person must look"

@@ -77,7 +77,7 @@ def test_csv_and_table_have_every_case(capsys, tmp_path):
 def test_a_missing_file_is_exit_2(capsys):
     """A file that is not there gives one clear line and status 2."""
     assert main(["rank", "nowhere.jsonl"]) == 2
-    assert capsys.readouterr().err == "nabz: nowhere.jsonl does not exist: name a file of cases (.json, .jsonl, .ndjson, .csv)\n"
+    assert capsys.readouterr().err == "nabz: nowhere.jsonl does not exist: name a file of cases (.json, .jsonl, .ndjson, .csv, .parquet)\n"
 
 
 def test_bad_cases_are_ranked_and_named(capsys, tmp_path):

@@ -147,4 +147,4 @@ def test_another_suffix_is_refused(catalogue_folder, tmp_path):
     path = tmp_path / "cases.xlsx"
     with pytest.raises(DataError) as caught:
         write_synthetic(catalogue_folder, 1, 0, path)
-    assert str(caught.value) == f"{path}: cases are written as .jsonl, patients in DDXPlus format as .csv"
+    assert str(caught.value) == f"{path}: cases are written as .jsonl or, without words, as .parquet, patients in DDXPlus format as .csv"

@@ -26,10 +26,10 @@ SCRIPTS = ("en", "ur", "roman")
 SCRIPT_SHARES = (0.3, 0.3, 0.4)
 _JOINERS = {"en": " and ", "ur": " اور ", "roman": " aur "}
 _SINCE = {"en": "for {} days", "ur": "{} دن سے", "roman": "{} din se"}
-_FIRST_DAY = datetime(2026, 1, 1, tzinfo=UTC)
-_MONTHS = {"winter": (12, 1, 2), "spring": (3, 4), "summer": (5, 6), "monsoon": (7, 8, 9), "autumn": (10, 11)}
+FIRST_DAY = datetime(2026, 1, 1, tzinfo=UTC)
+SEASON_MONTHS = {"winter": (12, 1, 2), "spring": (3, 4), "summer": (5, 6), "monsoon": (7, 8, 9), "autumn": (10, 11)}
 # Healthy means by age band (newborn, infant, child, adult, older) and their spread; textbook values, estimate.
-_VITALS: dict[str, tuple[tuple[float, ...], float]] = {
+HEALTHY_VITALS: dict[str, tuple[tuple[float, ...], float]] = {
     "respiratory_rate_per_minute": ((44, 32, 22, 16, 17), 2.0),
     "pulse_per_minute": ((140, 125, 100, 78, 76), 9.0),
     "systolic_mmhg": ((70, 90, 102, 122, 132), 10.0),
@@ -37,15 +37,21 @@ _VITALS: dict[str, tuple[tuple[float, ...], float]] = {
     "spo2_percent": ((97, 98, 98, 97.5, 96.5), 1.0),
     "temperature_celsius": ((36.8, 36.9, 36.9, 36.8, 36.7), 0.3),
 }
-_ADULT = 3
-_ABSOLUTE = ("spo2_percent", "temperature_celsius")
+ADULT_BAND = 3
+ABSOLUTE_VITALS = ("spo2_percent", "temperature_celsius")
 
 
 def write_synthetic(catalogue: Path, n: int, seed: int, out: Path) -> None:
-    """Write `n` cases as JSON Lines, or patients in DDXPlus format as CSV, by the suffix of `out`."""
+    """Write `n` cases as JSON Lines, coded cases without words as Parquet, or patients in DDXPlus format as CSV, by the suffix of `out`."""
     knowledge = load_knowledge(catalogue)
     generator = PatientGenerator(knowledge)
     random = np.random.default_rng(seed)
+    if out.suffix == ".parquet":
+        from training.synthetic_table import write_table
+
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_table(knowledge, generator, n, random, out)
+        return
     patients = generator.draw(n, random)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".csv":
@@ -55,7 +61,7 @@ def write_synthetic(catalogue: Path, n: int, seed: int, out: Path) -> None:
             for case in draw_cases(knowledge, generator, patients, random):
                 file.write(json.dumps(case, ensure_ascii=False) + "\n")
     else:
-        raise DataError(f"{out}: cases are written as .jsonl, patients in DDXPlus format as .csv")
+        raise DataError(f"{out}: cases are written as .jsonl or, without words, as .parquet, patients in DDXPlus format as .csv")
 
 
 def draw_cases(knowledge: Knowledge, generator: PatientGenerator, patients: Patients, random: Generator) -> list[dict[str, Any]]:
@@ -89,11 +95,11 @@ def draw_vitals(knowledge: Knowledge, condition: int, age_years: float, random: 
     band = int(band_of(np.array([age_years]))[0])
     moved = knowledge.vitals[condition]
     vitals: dict[str, Any] = {}
-    for name, (means, spread) in _VITALS.items():
+    for name, (means, spread) in HEALTHY_VITALS.items():
         if random.random() < MISSING_VITAL:
             continue
-        shift = moved.get(name, means[_ADULT]) - means[_ADULT]
-        scale = 1.0 if name in _ABSOLUTE else means[band] / means[_ADULT]
+        shift = moved.get(name, means[ADULT_BAND]) - means[ADULT_BAND]
+        scale = 1.0 if name in ABSOLUTE_VITALS else means[band] / means[ADULT_BAND]
         value = means[band] + shift * scale + spread * random.standard_normal()
         vitals[name] = round(min(value, 100.0) if name == "spo2_percent" else value, 1 if name == "temperature_celsius" else 0)
     if random.random() >= MISSING_VITAL:
@@ -126,8 +132,8 @@ def _complaint(
 
 
 def _moment(season: str, random: Generator) -> datetime:
-    month = int(random.choice(_MONTHS[season]))
-    return _FIRST_DAY.replace(month=month) + timedelta(minutes=int(random.integers(0, 28 * 24 * 60)))
+    month = int(random.choice(SEASON_MONTHS[season]))
+    return FIRST_DAY.replace(month=month) + timedelta(minutes=int(random.integers(0, 28 * 24 * 60)))
 
 
 def _write_patients(knowledge: Knowledge, generator: PatientGenerator, patients: Patients, random: Generator, out: Path) -> None:
