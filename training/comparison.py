@@ -20,13 +20,12 @@ from inference.bundle import Bundle, load_bundle
 from inference.errors import DataError
 from inference.models import SERVING_FILE, default_models_folder
 from training.catalogue import CATALOGUE
-from training.comparison_cases import HeldOut, held_out_cases
+from training.comparison_cases import HeldOut, held_out_cases, knowledge_in
 from training.comparison_cost import Cost, cost_of
 from training.comparison_gates import Evidence, LostFlags, judge_all
 from training.comparison_outcomes import Outcome, outcome_of
 from training.comparison_waits import Wait, simulated_waits
 from training.gates import Gate, load_limits
-from training.knowledge import load_knowledge
 from training.paired import Difference, Measure, compared
 from training.sentinels import Sentinel, sentinels
 
@@ -144,7 +143,7 @@ def compare_bundles(
         raise DataError(f"{challenger} is a bundle of {new.contract.task}, {champion} of {task}: compare two bundles of one task")
     told("reading held-out cases", 0.0)
     cases = held_out_cases(task, data, after_year=max(_last_year(old), _last_year(new)))
-    marked = () if task.startswith("lesions") else sentinels(load_knowledge(CATALOGUE))
+    marked = () if task.startswith("lesions") else sentinels(knowledge_in(CATALOGUE))
     folder = models or _models_folder(champion)
     before = outcome_of(old, cases, marked, folder, threads, _cases_told(told, "the champion's levels", 0.1, 0.35, len(cases)))
     after = outcome_of(new, cases, marked, folder, threads, _cases_told(told, "the challenger's levels", 0.35, 0.6, len(cases)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ LEAST_URGENT_EMERGENCY = 2
 LEAST_URGENT_NEED = 3  # levels 1 to 3 need care today
 NHAMCS_VISITS = 8_000  # at most; every critical one is among them
 _CRITICAL_LEVEL, _NOT_ADMITTED_LEVEL = 2, 4
-_ADULT_YEARS = ((0, 1), (1, 5), (5, 16), (16, 40), (40, 65), (65, 200))
+_AGES = (("under 1", 0, 1), ("1-4", 1, 5), ("5-15", 5, 16), ("16-39", 16, 40), ("40-64", 40, 65), ("65 and over", 65, 200))
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def held_out_cases(task: str, data: Path, *, after_year: int) -> HeldOut:
     if task.startswith("lesions"):
         return _photos(data)
     if data.is_dir() and (data / "findings").is_dir():
-        return _drawn(load_knowledge(data))
+        return _drawn(knowledge_in(data))
     if data.suffix in (".jsonl", ".ndjson", ".json"):
         return _labelled(data)
     if task.startswith("acuity") and data.name.endswith(".gz"):
@@ -88,11 +89,17 @@ def held_out_cases(task: str, data: Path, *, after_year: int) -> HeldOut:
     if task.startswith("acuity") and data.suffix == ".csv":
         return _ktas(data)
     if task == "symptoms" and data.suffix == ".csv":
-        return _ddxplus(data, load_knowledge(CATALOGUE))
+        return _ddxplus(data, knowledge_in(CATALOGUE))
     raise DataError(
         f"{data} holds no held-out cases for {task}: expected the catalogue's folder, a labelled case file (.jsonl), or for symptoms patients "
         "in DDXPlus format with the catalogue's codes (.csv), for acuity KTAS (.csv) or NHAMCS visits (.csv.gz), for lesions a folder of photos"
     )
+
+
+@lru_cache(maxsize=1)
+def knowledge_in(folder: Path) -> Knowledge:
+    """The knowledge in a catalogue's folder, read once for cases and sentinels."""
+    return load_knowledge(folder)
 
 
 def _drawn(knowledge: Knowledge) -> HeldOut:
@@ -140,7 +147,7 @@ def _labelled(path: Path) -> HeldOut:
     if not any(levels):
         raise DataError(f"{path}: no case has labels.level, so that nothing can be measured: expected 1 to 5 for each case")
     held_out = _held_out(path.name, readings, levels, [label.get("condition") for label in labels])
-    knowledge = load_knowledge(CATALOGUE)
+    knowledge = knowledge_in(CATALOGUE)
     encoder = EvidenceEncoder(knowledge.slots, knowledge.parents_by_code())
     cases = [reading.case for reading in readings]
     age = np.array([np.nan if case.age_years is None else case.age_years for case in cases])
@@ -240,9 +247,7 @@ def _held_out(title: str, readings: Sequence[CaseReading], levels: Sequence[int]
 def _subgroups(cases: Sequence[Case], conditions: Sequence[str | None]) -> dict[str, NDArray[np.bool_]]:
     """By age, sex, script of the complaint, and condition."""
     age = np.array([-1.0 if case.age_years is None else case.age_years for case in cases])
-    groups = {
-        f"age {first}-{end - 1}" if end < 200 else f"age {first} and over": (age >= first) & (age < end) for first, end in _ADULT_YEARS
-    }
+    groups = {f"age {name}": (age >= first) & (age < end) for name, first, end in _AGES}
     groups["age unknown"] = age < 0
     groups |= {f"sex {sex}": np.array([case.sex == sex for case in cases]) for sex in SEXES}
     urdu = np.array([any("\u0600" <= letter <= "\u06ff" for letter in case.complaint) for case in cases])

@@ -16,6 +16,7 @@ from inference.errors import BundleError
 from training.card_check import missing_from_card
 from training.comparison_cases import HeldOut
 from training.comparison_cost import Cost
+from training.comparison_words import words
 from training.export import file_sha256
 from training.gates import Gate, Limits, at_most, non_inferior, not_worse
 from training.paired import Difference, holm
@@ -129,18 +130,21 @@ def _worst_subgroup(evidence: Evidence, limits: Limits) -> Gate:
     if worse:
         group, name, worst = max(worse, key=lambda one: one[2].harm.value)
     state = "worse than chance explains" if worse else "no more than chance explains, or within the margin"
-    why = f"{group}, {name}: {worst.champion.value:.3f} with the champion, {worst.challenger.value:.3f} with the challenger (n = {worst.change.n}): {state}"
+    why = (
+        f"{group}, {words(name).lower()}: {100 * worst.champion.value:.1f} % with the champion, {100 * worst.challenger.value:.1f} % with the challenger "
+        f"(n = {worst.change.n}): {state}"
+    )
     return Gate("worst_subgroup", not worse, worst.harm.value, limit.margin, why)
 
 
 def _accuracy(evidence: Evidence, limits: Limits) -> Gate:
     name = next((one for one in _ACCURACY if one in evidence.differences), "accuracy")
-    return not_worse("accuracy", name, evidence.differences.get(name), limits.accuracy.margin)
+    return not_worse("accuracy", words(name).lower(), evidence.differences.get(name), limits.accuracy.margin)
 
 
 def _calibration(found: dict[str, Difference], margin: float) -> Iterator[Gate]:
     error = next((name for name in found if name.endswith("ece")), "calibration error")
-    yield not_worse("calibration", error, found.get(error), margin)
+    yield not_worse("calibration", words(error).lower(), found.get(error), margin)
     if "set_coverage" in found:
         yield not_worse("set_coverage", "patients whose condition is in the 90 % set", found["set_coverage"], margin)
 

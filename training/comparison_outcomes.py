@@ -104,10 +104,11 @@ def _models_with(bundle: Bundle, folder: Path, threads: int) -> tuple[Models, _R
 
 
 def _reasons(assessment: Assessment) -> tuple[str, ...]:
-    """What holds the level up, and the leading condition."""
+    """What holds the level up, the leading condition, and how large the set is: a large one raises nothing."""
     held = [one.text for one in assessment.reasons if one.kind in _MODEL_REASONS]
     first = assessment.differential[0] if assessment.differential else None
-    return (*held, *([f"first in the differential: {first.name_en}"] if first else []))
+    seen = [f"first in the differential: {first.name_en}", f"conditions in the 90 % set: {len(assessment.prediction_set)}"] if first else []
+    return (*held, *seen)
 
 
 def _level_measures(level: NDArray[np.int64], cases: HeldOut) -> dict[str, Measure]:

@@ -81,27 +81,37 @@ def compared(champion: Measure, challenger: Measure, patients: Array, rows: NDAr
         return Difference(nothing, nothing, nothing, champion.better)
     before, after = ([array[chosen] for array in one.arrays] for one in (champion, challenger))
     groups = patients[chosen]
+    is_alone = len(np.unique(groups)) == n
+    if champion.is_rate and is_alone:
+        return _rates_compared(before[0], after[0], champion)
     draws = np.array(
         [
             (champion.statistic(*(array[places] for array in before)), challenger.statistic(*(array[places] for array in after)))
-            for places in resamples(n, groups if len(np.unique(groups)) < n else None, champion.repeats)
+            for places in resamples(n, None if is_alone else groups, champion.repeats)
         ]
     )
     old, new = champion.statistic(*before), challenger.statistic(*after)
     change = percentile_interval(new - old, draws[:, 1] - draws[:, 0], n)
-    if not champion.is_rate:
-        return Difference(percentile_interval(old, draws[:, 0], n), percentile_interval(new, draws[:, 1], n), change, champion.better)
-    up, down = int((after[0] > before[0]).sum()), int((after[0] < before[0]).sum())
-    worse, improved = (up, down) if champion.better == "lower" else (down, up)
-    return Difference(
-        wilson_interval(round(old * n), n),
-        wilson_interval(round(new * n), n),
-        change,
-        champion.better,
-        worse,
-        improved,
-        mcnemar(worse, improved),
-    )
+    if champion.is_rate:
+        return _of_rates(before[0], after[0], change, champion.better)
+    return Difference(percentile_interval(old, draws[:, 0], n), percentile_interval(new, draws[:, 1], n), change, champion.better)
+
+
+def _rates_compared(before: Array, after: Array, measure: Measure) -> Difference:
+    """As resampling each case: how many of n drawn cases are discordant, and which way, is multinomial."""
+    n = len(before)
+    up, down = int((after > before).sum()), int((after < before).sum())
+    counts = np.random.default_rng(0).multinomial(n, [up / n, down / n, max(0.0, 1 - (up + down) / n)], measure.repeats)
+    change = percentile_interval((up - down) / n, (counts[:, 0] - counts[:, 1]) / n, n)
+    return _of_rates(before, after, change, measure.better)
+
+
+def _of_rates(before: Array, after: Array, change: Interval, better: Better) -> Difference:
+    n = len(before)
+    up, down = int((after > before).sum()), int((after < before).sum())
+    worse, improved = (up, down) if better == "lower" else (down, up)
+    old, new = (wilson_interval(round(float(rates.sum())), n) for rates in (before, after))
+    return Difference(old, new, change, better, worse, improved, mcnemar(worse, improved))
 
 
 def mcnemar(one: int, other: int) -> float:
