@@ -42,6 +42,7 @@ SOURCES = Path("data/sources.toml")
 _PARAMETER_LENGTH = 500
 _DIGEST_LENGTH = 36  # MLflow takes no more; the whole checksum stands in the source and the profile
 _SQLITE = "sqlite:///"
+_PASSWORD = re.compile(r"(//[^:/@\s]*):[^@/\s]*@")
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class TrackedRun:
                 "bundle_version": contract.version,
                 "bundle_sha256": bundle.sha256,
                 "model_sha256": contract.model_sha256,
-                "settings_sha256": _settings_hash(self.parameters),
+                "settings_sha256": str(contract.training.get("settings_sha256") or _settings_hash(self.parameters)),
                 "commit": str(contract.training.get("commit", current_commit())),
             }
             mlflow.set_tags(tags)
@@ -192,7 +193,7 @@ def alias_promoted(task: str, version: str, bundle_sha256: str, folder: Path | N
 
 
 def _made_champion(client: MlflowClient, name: str, registered: str, version: str) -> str:
-    aliases = client.get_registered_model(name).aliases
+    aliases = {alias: str(one) for alias, one in client.get_registered_model(name).aliases.items()}
     before = aliases.get(CHAMPION)
     client.set_registered_model_alias(name, CHAMPION, registered)
     if aliases.get(CHALLENGER) == registered:
@@ -237,18 +238,21 @@ def current_commit() -> str:
 
 @contextmanager
 def _store_errors() -> Iterator[None]:
-    """MLflow's errors as ours, with what to do next; a password in the address is not repeated."""
+    """MLflow's errors as ours, with what to do next; a password in the address is not repeated.
+
+    A local store of an older MLflow is brought up to date by MLflow itself; what it refuses needs a person.
+    """
     try:
         yield
     except MlflowException as error:
-        where = re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:…@", tracking_uri())
-        if "out-of-date database schema" in str(error):
+        where, why = (_PASSWORD.sub(r"\1:…@", text) for text in (tracking_uri(), str(error).splitlines()[0]))
+        if "out-of-date database schema" in why:
             raise TrackingError(
-                f"the experiment store {where} was made by another version of MLflow than this one ({mlflow.__version__}): "
-                f"copy it away, then run `mlflow db upgrade {where}`; nothing in it is lost"
+                f"the experiment store {where} is not of this version of MLflow ({mlflow.__version__}): copy it away, then run "
+                f"`mlflow db upgrade {where}`; if a newer MLflow made it, install that one"
             ) from error
         raise TrackingError(
-            f"the experiment store {where} cannot be used: {str(error).splitlines()[0][:300]}; "
+            f"the experiment store {where} cannot be used: {why[:300]}; "
             "set MLFLOW_TRACKING_URI to a server that answers, or unset it for the local file"
         ) from error
 
