@@ -14,8 +14,10 @@ from typing import Any
 
 from inference.errors import NabzError
 from training.comparison_command import add_compare
-from training.drift_command import add_drift
 from training.data_command import add_data
+from training.drift_command import add_drift
+from training.keys_command import add_keys
+from training.promotion_command import add_promotion
 
 DONE, FAILED = 0, 2
 TASKS = ("symptoms", "acuity", "lesions")
@@ -58,6 +60,8 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
     _add_all(commands)
     add_data(commands)
     add_compare(commands)
+    add_promotion(commands)
+    add_keys(commands)
     add_drift(commands)
     return top
 

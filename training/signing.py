@@ -58,8 +58,20 @@ def signing_key_id(models: Path) -> str:
 def signed_bundles(models: Path) -> list[SignedBundle]:
     """Every bundle in the folder, by task and version, trusted or not."""
     return [
-        _looked_at(file.parent, models) for file in sorted(models.glob(f"*/*/{SIGNATURE_FILE}")) if not file.parent.name.startswith(".")
+        signed_bundle(file.parent, models) for file in sorted(models.glob(f"*/*/{SIGNATURE_FILE}")) if not file.parent.name.startswith(".")
     ]
+
+
+def signed_bundle(folder: Path, models: Path) -> SignedBundle:
+    """What its signature says of one bundle, by the keys that are trusted in `models`."""
+    try:
+        key_id = str(json.loads((folder / SIGNATURE_FILE).read_bytes())["key_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        key_id = "unreadable"
+    try:
+        return SignedBundle(folder, key_id, bundle_hash(read_signed_files(folder, models / TRUSTED_KEYS_FOLDER)))
+    except BundleError as error:
+        return SignedBundle(folder, key_id, "", str(error))
 
 
 def rotate_signing_key(models: Path, known: frozenset[str] | None = None, told: Callable[[str], None] = lambda _: None) -> Rotation:
@@ -104,17 +116,6 @@ def _sign(folder: Path, files: Mapping[str, bytes], key: Ed25519PrivateKey) -> N
         write_durably(published, content, mode=PUBLIC_FILE)
     record = {"key_id": key_id, "signature": base64.b64encode(key.sign(signed_message(files))).decode()}
     write_durably(folder / SIGNATURE_FILE, (json.dumps(record, indent=1) + "\n").encode(), mode=PUBLIC_FILE)
-
-
-def _looked_at(folder: Path, models: Path) -> SignedBundle:
-    try:
-        key_id = str(json.loads((folder / SIGNATURE_FILE).read_bytes())["key_id"])
-    except (OSError, ValueError, KeyError, TypeError):
-        key_id = "unreadable"
-    try:
-        return SignedBundle(folder, key_id, bundle_hash(read_signed_files(folder, models / TRUSTED_KEYS_FOLDER)))
-    except BundleError as error:
-        return SignedBundle(folder, key_id, "", str(error))
 
 
 def _signing_key(models: Path) -> Ed25519PrivateKey:
