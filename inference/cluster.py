@@ -19,7 +19,7 @@ from inference.parquet import parquet_library
 
 RETRIES = 3
 PARTS_A_THREAD = 3  # handed out at a time for each of the cluster's threads: enough to keep them busy, few enough to hold
-_CONNECT_SECONDS = 20
+CONNECT_SECONDS = 20
 _one_at_a_time = threading.Lock()
 
 
@@ -30,20 +30,27 @@ def rank_on_cluster(parts: Sequence[Part], job: Job, folder: Path, scheduler: st
         from distributed.scheduler import KilledWorker
     except ModuleNotFoundError as error:
         raise CaseError("--engine dask needs Dask, which is not installed: pip install 'nabz[cluster]'") from error
-    try:
-        client = dask.Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False)
-        client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise CaseError(
-            f"no Dask scheduler with a worker answers at {scheduler}: start `dask scheduler` and `dask worker`, and name its address"
-        ) from error
-    with client:
+    with _connected(dask, scheduler) as client:
         try:
             _work(dask, client, list(parts), job, folder, progress)
         except KilledWorker as error:
             raise CaseError(
                 "several Dask workers died on the same rows, perhaps for want of memory: give them more, or fewer threads"
             ) from error
+
+
+def _connected(dask: Any, scheduler: str) -> Any:
+    client = None
+    try:
+        client = dask.Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+        client.wait_for_workers(1, timeout=CONNECT_SECONDS)
+    except (OSError, TimeoutError, ValueError) as error:
+        if client is not None:
+            client.close()
+        raise CaseError(
+            f"no Dask scheduler with a worker answers at {scheduler}: start `dask scheduler` and `dask worker`, and name its address"
+        ) from error
+    return client
 
 
 def _work(dask: Any, client: Any, waiting: list[Part], job: Job, folder: Path, progress: Progress) -> None:
@@ -59,7 +66,7 @@ def _work(dask: Any, client: Any, waiting: list[Part], job: Job, folder: Path, p
         return future
 
     threads = sum(client.nthreads().values()) or 1
-    done = dask.as_completed([submit() for _ in range(min(len(waiting), PARTS_A_THREAD * threads))])
+    done = dask.as_completed([submit() for _ in range(min(len(waiting), PARTS_A_THREAD * threads))], loop=client.loop)
     for future in done:
         content = future.result()
         part = running.pop(future.key)
