@@ -7,8 +7,10 @@ larger: no vital that worsens can lower a probability. Gradient boosting with th
 from __future__ import annotations
 
 import argparse
+import time
 import tomllib
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,16 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from rich.progress import Progress
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from inference.acuity import NOT_ALERT_GROUP, AcuityEncoder
 from inference.bundle import Contract, DataSource, Label, TensorSpec
 from inference.errors import DataError
 from inference.rules import iitt_signs
-from training import acuity_evaluation, ktas, nhamcs
-from training.acuity_fitting import Linear, fit_logistic, fit_platt, sigmoid
+from training import acuity_evaluation, ktas, labelled_levels, nhamcs, run_artifacts
+from training.acuity_card import acuity_card
+from training.acuity_critical import PRODUCTS, CriticalHead, CriticalRows, Recipe, critical_rows, fit_critical
+from training.acuity_fitting import Linear, sigmoid
 from training.acuity_head import (
     ADVICE_TARGET,
     UNDER_TRIAGE_TARGET,
@@ -38,10 +41,15 @@ from training.acuity_head import (
     pain_columns,
     read_ktas,
 )
+from training.acuity_search import search_acuity
+from training.announcement import Announcement
 from training.catalogue import CATALOGUE, Catalogue, load_catalogue
+from training.distributed import own_ranks
 from training.export import PARITY_INPUTS, check_parity, file_sha256, now_utc, write_bundle
+from training.live_table import live_table
 from training.probe import make_probe
 from training.seen import Sketch, of_visits
+from training.settings import RunOptions, Settings, add_run_options
 from training.tracking import TrackedRun, current_commit, tracked_run
 
 Array = NDArray[Any]
@@ -49,6 +57,7 @@ DATA = Path("../shared/data")
 LAST_TRAINING_YEAR = 2018
 CRITICAL_THRESHOLD = 0.05  # one in twenty such patients needs critical care: seen within the hour
 _SMOKE_VISITS = 6000
+_PROBED = 1000  # visits that a dry run fits, to tell how long all take
 # Groups whose patients need critical care more often than others do (fitted weights above 0 on 2015-2018). Their weights may not
 # be negative, so that a danger sign of such a group can never lower a probability; the signs of all other groups open no group.
 RISING_GROUPS = frozenset(
@@ -57,22 +66,15 @@ RISING_GROUPS = frozenset(
         "seizure", "syncope", "vomiting", "weakness_focal", "weakness_general",
     }
 )  # fmt: skip
-_PRODUCTS = ("_by_age", "_by_chronic", "_in_ambulance", "_by_strain")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Hyper-parameters, chosen on each year up to 2018 held out from the others; nothing was chosen by the figures of 2019."""
-
-    penalty: float = 100.0
-    product_penalty: float = 10_000.0
-    lossy_weight: float = 1.0
-    iterations: int = 200
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """This trainer has no options beyond the common ones."""
-    del parser
+    """The options of this trainer beyond the common ones."""
+    parser.add_argument(
+        "--cases", type=Path, metavar="FILE", help="labelled cases (nabz export) whose levels are learned from in place of KTAS"
+    )
+    parser.add_argument("--with-ktas", action="store_true", help="with --cases: beside KTAS, not in place of it")
+    add_run_options(parser)
 
 
 def train(args: argparse.Namespace) -> Path:
@@ -80,48 +82,124 @@ def train(args: argparse.Namespace) -> Path:
     data = Path(args.data or DATA)
     out = Path(args.out or f"models/acuity/{args.version}")
     recipe = Recipe(iterations=15) if args.smoke else Recipe()
-    paths = {"nhamcs_ed": data / nhamcs.FILE, "ktas": data / ktas.FILE}
+    cases = getattr(args, "cases", None)
+    paths = _sources(data, cases, with_ktas=getattr(args, "with_ktas", False))
     if missing := [str(path) for path in paths.values() if not path.is_file()]:
         raise DataError(f"{', '.join(missing)} not found: name the folder of data sets with --data (data/sources.toml says where from)")
     checksums = {name: file_sha256(path) for name, path in paths.items()}
-    with (
-        threadpool_limits(args.threads),
-        tracked_run("acuity", {"seed": args.seed, "smoke": args.smoke, **vars(recipe)}, checksums) as run,
-        Progress(disable=args.quiet) as progress,
-    ):
-        bar = progress.add_task("reading", total=8)
-
-        def step(what: str) -> None:
-            progress.update(bar, advance=1, description=what)
-
-        catalogue = load_catalogue(CATALOGUE)
-        emergencies = read_ktas(paths["ktas"], CATALOGUE)
-        encoder = make_encoder(catalogue, frequent_codes(emergencies))
-        is_rising = rising_columns(encoder, catalogue)
-        visits = _visits(paths["nhamcs_ed"], args)
-        critical, calibration = _fit_critical(visits, encoder, is_rising, recipe, args.seed, step)
-        step("fitting the emergency head")
-        emergency, thresholds, head = _fit_emergency(emergencies, encoder, is_rising, critical, args.seed)
+    if own_ranks().world > 1:
+        raise DataError("nabz-train acuity takes a minute in one process: start it without torchrun")
+    options, quiet = RunOptions.of(args), args.quiet
+    with threadpool_limits(args.threads):
+        material = _material(paths, args)
+        encoder, emergencies, visits = material.encoder, material.emergencies, material.visits
+        plan = _announcement(material, recipe, checksums, args, options, out)
+        if options.dry_run:
+            plan.make(quiet=quiet)
+            return out
+        rows, found = critical_rows(visits, encoder, material.is_rising, args.seed), dict[str, Any]()
+        if options.trials:
+            recipe, found = search_acuity(rows, recipe, plan.settings, options, quiet=quiet)
+            plan = replace(plan, settings=replace(plan.settings, recipe=asdict(recipe)), options=replace(options, trials=0))
+        settings = plan.settings
+        plan.make(quiet=quiet)
+    with threadpool_limits(args.threads), tracked_run("acuity", settings.parameters(), checksums) as run:
+        fitted = _fit_critical(rows, recipe, run, quiet=quiet)
+        critical = fitted.head
+        emergency, thresholds, head = _fit_emergency(emergencies, encoder, material.is_rising, critical, args.seed)
         model = exported(critical, emergency)
         lossy = nhamcs.encode_with_loss(visits.take(np.arange(PARITY_INPUTS)), encoder, np.random.default_rng(args.seed + 1))
         parity = check_parity(linear_source(critical, emergency), model, {"features": lossy})
         training = {
-            "seed": args.seed, "commit": current_commit(), "years": f"2015-{LAST_TRAINING_YEAR}", "parity": parity,
-            "calibration": calibration, "emergency_head": head, **vars(recipe),
+            "settings_sha256": settings.sha256, "seed": args.seed, "smoke": args.smoke, "commit": current_commit(), "years": f"2015-{LAST_TRAINING_YEAR}",
+            "parity": parity, "calibration": fitted.calibration, "emergency_head": head, "held_out_loss": fitted.held_out_loss,
+            **found, **vars(recipe),
         }  # fmt: skip
-        contract = _contract(args.version, encoder, catalogue, thresholds, training, checksums)
+        contract = _contract(args.version, encoder, material.catalogue, thresholds, training, {"ktas": "", **checksums})
+        if cases is not None:
+            own = checksums[labelled_levels.KEY]
+            contract = labelled_levels.with_labelled_contract(contract, own, emergencies, material.by_source, with_ktas="ktas" in paths)
         seen = Sketch()
         seen.add(of_visits(visits.visits))
         seen.add(of_visits(emergencies.cases))
         kept = {"probe": make_probe(linear_source(critical, emergency), {"features": lossy}), "seen": seen.as_contract()}
         write_bundle(out, model, contract.model_copy(update=kept), acuity_evaluation.unevaluated())
-        step("evaluating")
-        report = acuity_evaluation.evaluate_and_record(out, data, args)
-        step("done")
-        run.log_report(report)
+        acuity_evaluation.evaluate_and_record(out, data, args, cases)
         run.log_bundle(out)
-        _plot(run, out, paths["nhamcs_ed"])
+        run_artifacts.acuity_artifacts(run, out, paths["nhamcs_ed"], emergencies)
     return out
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What both heads learn from, and how it is encoded."""
+
+    catalogue: Catalogue
+    visits: nhamcs.Visits
+    emergencies: KtasVisits
+    by_source: Counter[str]
+    encoder: AcuityEncoder
+    is_rising: NDArray[np.bool_]
+
+
+def _material(paths: dict[str, Path], args: argparse.Namespace) -> _Material:
+    catalogue = load_catalogue(CATALOGUE)
+    emergencies, by_source = _expert_levels(paths)
+    encoder = make_encoder(catalogue, frequent_codes(emergencies))
+    return _Material(catalogue, _visits(paths["nhamcs_ed"], args), emergencies, by_source, encoder, rising_columns(encoder, catalogue))
+
+
+def _announcement(
+    material: _Material, recipe: Recipe, checksums: dict[str, str], args: argparse.Namespace, options: RunOptions, out: Path
+) -> Announcement:
+    """Nothing is kept on the way: a run that was cut is a minute's work to repeat."""
+    settings = Settings("acuity", asdict(recipe), checksums, args.seed, args.threads, args.smoke)
+    card = acuity_card(material.visits, material.emergencies, checksums)
+    seconds = _estimated_seconds(material, recipe) if options.dry_run else None
+    return Announcement(settings, card, options, out, (), seconds, f"from {_PROBED} of its visits")
+
+
+def _fit_critical(rows: CriticalRows, recipe: Recipe, run: TrackedRun, *, quiet: bool) -> CriticalHead:
+    """The critical head, telling the table and the tracker of each fit."""
+    fits = 1 + len(np.unique(rows.year))
+    with live_table("acuity", quiet=quiet) as table:
+        table.add("critical head", fits, "fits")
+        table.begin("critical head")
+
+        def tell(what: str, held_out: float | None) -> None:
+            made = table.rows["critical head"].done + 1
+            table.update("critical head", made, held_out=held_out, note=what)
+            if held_out is not None:
+                run.log_metrics({"held_out_loss": held_out}, made)
+
+        fitted = fit_critical(rows, recipe, tell)
+        table.finish("critical head")
+        return fitted
+
+
+def _estimated_seconds(material: _Material, recipe: Recipe) -> float:
+    """How long encoding and fitting all visits take by the wall clock, in proportion to a few of them."""
+    visits = material.visits
+    few = visits.take(np.linspace(0, len(visits.visits) - 1, min(_PROBED, len(visits.visits))).astype(int))
+    began = time.perf_counter()
+    fit_critical(critical_rows(few, material.encoder, material.is_rising, 0), recipe, lambda _what, _loss: None)
+    return (time.perf_counter() - began) * len(visits.visits) / len(few.visits)
+
+
+def _sources(data: Path, cases: Path | None, *, with_ktas: bool) -> dict[str, Path]:
+    """The files to learn from, by the name of their checksum."""
+    paths = {"nhamcs_ed": data / nhamcs.FILE}
+    if cases is None or with_ktas:
+        paths["ktas"] = data / ktas.FILE
+    return paths if cases is None else paths | {labelled_levels.KEY: labelled_levels.cases_file(cases)}
+
+
+def _expert_levels(paths: dict[str, Path]) -> tuple[KtasVisits, Counter[str]]:
+    """The visits whose levels are learned from, and of labelled cases how many levels are of each source."""
+    if labelled_levels.KEY not in paths:
+        return read_ktas(paths["ktas"], CATALOGUE), Counter()
+    own, by_source = labelled_levels.training_visits(paths[labelled_levels.KEY], CATALOGUE)
+    return (labelled_levels.together(read_ktas(paths["ktas"], CATALOGUE), own) if "ktas" in paths else own), by_source
 
 
 def make_encoder(catalogue: Catalogue, codes: list[str]) -> AcuityEncoder:
@@ -160,7 +238,7 @@ def rising_columns(encoder: AcuityEncoder, catalogue: Catalogue) -> NDArray[np.b
     measured = [catalogue.findings[rule["finding"]] for rule in catalogue.reading.get("measured", ())]
     groups = {table["group"] for table in measured} | {NOT_ALERT_GROUP} | RISING_GROUPS
     codes = {table["code"] for table in measured} | danger_signs()
-    of_groups = {f"{group}{term}" for group in groups for term in ("", *_PRODUCTS)}
+    of_groups = {f"{group}{term}" for group in groups for term in ("", *PRODUCTS)}
     rising = encoder.rising | of_groups | codes
     return np.array([name in rising for name in encoder.names])
 
@@ -211,35 +289,6 @@ def _visits(path: Path, args: argparse.Namespace) -> nhamcs.Visits:
         return visits
     chosen = np.random.default_rng(args.seed).choice(len(visits.visits), min(_SMOKE_VISITS, len(visits.visits)), replace=False)
     return visits.take(np.sort(chosen))
-
-
-def _fit_critical(
-    visits: nhamcs.Visits, encoder: AcuityEncoder, is_rising: Array, recipe: Recipe, seed: int, step: Any
-) -> tuple[Linear, dict[str, float]]:
-    """The critical head, calibrated on each year by a model that was fitted on the others."""
-    step("encoding visits")
-    full = nhamcs.encode(visits, encoder)
-    rows = np.concatenate([full, nhamcs.encode_with_loss(visits, encoder, np.random.default_rng(seed))])
-    truth, year = np.tile(visits.is_critical, 2), np.tile(visits.year, 2)
-    weights = np.repeat([1.0, recipe.lossy_weight], len(full))
-    penalty = np.array([recipe.product_penalty if _is_product(name, encoder) else recipe.penalty for name in encoder.names])
-
-    def fit(chosen: Array, start: Linear | None = None) -> Linear:
-        iterations = recipe.iterations if start is None else recipe.iterations // 3
-        return fit_logistic(rows[chosen], truth[chosen], penalty, is_rising, weights[chosen], iterations, start)
-
-    logit = np.zeros(len(truth))
-    step("fitting on all years")
-    whole = fit(np.arange(len(truth)))
-    for held in np.unique(year):
-        step(f"fitting without {held}")
-        logit[year == held] = fit(np.flatnonzero(year != held), whole).logit(rows[year == held])
-    slope, shift = fit_platt(logit[: len(full)], truth[: len(full)])
-    return whole.rescaled(slope, shift), {"slope": slope, "shift": shift}
-
-
-def _is_product(name: str, encoder: AcuityEncoder) -> bool:
-    return any(name == f"{group}{term}" for term in _PRODUCTS if name.endswith(term) for group in encoder.groups)
 
 
 def _fit_emergency(
@@ -325,11 +374,3 @@ def _contract(
             "rising": sorted(name for name, rising in zip(encoder.names, rising_columns(encoder, catalogue), strict=True) if rising),
         },
     )
-
-
-def _plot(run: TrackedRun, out: Path, path: Path) -> None:
-    from training.plots import reliability_diagram, roc_and_precision_recall
-
-    truth, probability = acuity_evaluation.later_visits(out, path)
-    run.log_figure(reliability_diagram(truth, probability, "critical outcome"), "reliability")
-    run.log_figure(roc_and_precision_recall(truth, probability, "critical outcome"), "roc")

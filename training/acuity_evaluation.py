@@ -29,6 +29,7 @@ from training.metrics import (
     expected_calibration_error,
     mean,
     metrics_document,
+    net_benefit,
     sensitivity_at_specificity,
     wilson_interval,
 )
@@ -65,8 +66,11 @@ def evaluate(bundle: Bundle, name: str, data: Path) -> dict[str, Any]:
     return _evaluate_ktas(bundle, name, data) if is_ktas(data) else _evaluate_nhamcs(bundle, name, data)
 
 
-def evaluate_and_record(folder: Path, data: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Measure the bundle in `folder` on both data sets in `data` and write `metrics.json` and the card."""
+def evaluate_and_record(folder: Path, data: Path, args: argparse.Namespace, cases: Path | None = None) -> dict[str, Any]:
+    """Measure the bundle in `folder` on both data sets in `data` and write `metrics.json` and the card.
+
+    With labelled `cases`, which the emergency head learned from, on them too; KTAS may then be missing.
+    """
     bundle = load_bundle(folder, threads=args.threads)
     parts = {
         "NHAMCS visits of 2019, critical outcome": (
@@ -75,23 +79,28 @@ def evaluate_and_record(folder: Path, data: Path, args: argparse.Namespace) -> d
         ),
         KTAS_TITLE: (data / ktas.FILE, KTAS_NOTE),
     }
+    if cases is not None and not (data / ktas.FILE).is_file():
+        del parts[KTAS_TITLE]
     evaluations = {title: {**evaluate(bundle, folder.as_posix(), path), "note": note} for title, (path, note) in parts.items()}
+    if cases is not None:
+        from training import labelled_evaluation
+
+        evaluations[labelled_evaluation.TITLE] = labelled_evaluation.evaluate(bundle, folder, cases)
     report = {"command": f"nabz-train evaluate {folder.as_posix()} --data FILE --json", "evaluations": evaluations}
     rewrite_metrics(folder, report)
     return report
 
 
-def later_visits(folder: Path, path: Path) -> tuple[Array, Array]:
-    """Outcome and probability of the visits that are later than those learned from."""
-    visits, probability = _score_later(load_bundle(folder), path)
-    return visits.is_critical, probability
+def later_outcomes(bundle: Bundle, path: Path) -> tuple[Array, Array, dict[str, Array]]:
+    """Critical outcome and its probability, [n], of the visits that are later than those learned from; subgroups as masks [n]."""
+    visits, probability = _score_later(bundle, path)
+    return visits.is_critical, probability, _later_groups(visits)
 
 
-def net_benefit(truth: Array, probability: Array, threshold: float) -> float:
-    """True positives less false positives weighed by the threshold's odds, per visit (Vickers and Elkin 2006)."""
-    called = probability >= threshold
-    odds = threshold / (1 - threshold)
-    return float(np.mean(called & (truth == 1)) - odds * np.mean(called & (truth == 0)))
+def ktas_groups(visits: KtasVisits) -> dict[str, Array]:
+    """Subgroups of KTAS visits, as masks [n]."""
+    age = np.array([-1.0 if case.age_years is None else case.age_years for case in visits.cases])
+    return _groups(age, np.array([case.sex for case in visits.cases]), list(visits.by_ambulance))
 
 
 def over_triage_at(truth: Array, score: Array, under_triage: float) -> float:
@@ -124,6 +133,11 @@ def _score_later(bundle: Bundle, path: Path) -> tuple[nhamcs.Visits, Array]:
     return visits, np.concatenate([model.score(rows[i : i + _BATCH])[0] for i in range(0, len(rows), _BATCH)])
 
 
+def _later_groups(visits: nhamcs.Visits) -> dict[str, Array]:
+    age = np.array([visit.age_years for visit in visits.visits])
+    return _groups(age, np.array([visit.sex for visit in visits.visits]), [visit.by_ambulance for visit in visits.visits])
+
+
 def _evaluate_nhamcs(bundle: Bundle, name: str, path: Path) -> dict[str, Any]:
     visits, probability = _score_later(bundle, path)
     truth = visits.is_critical
@@ -135,9 +149,6 @@ def _evaluate_nhamcs(bundle: Bundle, name: str, path: Path) -> dict[str, Any]:
         "sensitivity_at_specificity_0.9": bootstrap_interval(partial(sensitivity_at_specificity, specificity=0.9), truth, probability),
         **{f"net_benefit_{at:g}": bootstrap_interval(partial(net_benefit, threshold=at), truth, probability) for at in _NET_BENEFIT_AT},
     }
-    age = np.array([visit.age_years for visit in visits.visits])
-    sex = np.array([visit.sex for visit in visits.visits])
-    arrived = [visit.by_ambulance for visit in visits.visits]
     threshold = bundle.contract.thresholds["critical_level_2"]
     subgroups = {
         group: {
@@ -148,7 +159,7 @@ def _evaluate_nhamcs(bundle: Bundle, name: str, path: Path) -> dict[str, Any]:
             "prevalence": wilson_interval(int(truth[rows].sum()), int(rows.sum())),
             "mean_probability": bootstrap_interval(mean, probability[rows], repeats=_SUBGROUP_REPEATS),
         }
-        for group, rows in _groups(age, sex, arrived).items()
+        for group, rows in _later_groups(visits).items()
     }
     return metrics_document("acuity", name, len(truth), figures, subgroups)
 
@@ -180,8 +191,6 @@ def _evaluate_ktas(bundle: Bundle, name: str, path: Path) -> dict[str, Any]:
             for at in _CURVE
         },
     }
-    age = np.array([-1.0 if case.age_years is None else case.age_years for case in visits.cases])
-    sex = np.array([case.sex for case in visits.cases])
     subgroups = {
         group: {
             **_triage(truth[rows], with_rules[rows], threshold, "_with_rules"),
@@ -190,7 +199,7 @@ def _evaluate_ktas(bundle: Bundle, name: str, path: Path) -> dict[str, Any]:
             "prevalence": wilson_interval(int(truth[rows].sum()), int(rows.sum())),
             "mean_probability": bootstrap_interval(mean, probability[rows], repeats=_SUBGROUP_REPEATS),
         }
-        for group, rows in _groups(age, sex, list(visits.by_ambulance)).items()
+        for group, rows in ktas_groups(visits).items()
     }
     return metrics_document("acuity", name, len(truth), figures, subgroups)
 

@@ -5,14 +5,15 @@ Arrays in, weights out. Knows no data, no features' meanings and no files.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 Array = NDArray[Any]
 _LOSS_SCALE = 1e3  # keeps the optimiser's stopping rule well above float32 noise
@@ -84,9 +85,22 @@ def fit_platt(logit: Array, truth: Array) -> tuple[float, float]:
     return float(line.weights[0]), line.intercept
 
 
-def folds(strata: Array, count: int, seed: int) -> Iterator[tuple[Array, Array]]:
-    """Places to fit on and places held out, `count` times; each stratum is spread evenly."""
-    yield from StratifiedKFold(count, shuffle=True, random_state=seed).split(np.zeros(len(strata)), strata)
+def folds(strata: Array, count: int, seed: int, groups: Sequence[str] = ()) -> Iterator[tuple[Array, Array]]:
+    """Places to fit on and places held out, `count` times; each stratum is spread evenly, and a group stays together.
+
+    A stratum too small to be spread joins its neighbour.
+    """
+    if not groups:
+        yield from StratifiedKFold(count, shuffle=True, random_state=seed).split(np.zeros(len(strata)), strata)
+        return
+    spread = strata.copy()
+    for stratum, following in pairwise(np.unique(strata)):
+        if (spread == stratum).sum() < count:
+            spread[spread == stratum] = following
+    last, before = spread.max(), np.unique(spread)[-2:][0]
+    if (spread == last).sum() < count:
+        spread[spread == last] = before
+    yield from StratifiedGroupKFold(count, shuffle=True, random_state=seed).split(np.zeros(len(strata)), spread, np.asarray(groups))
 
 
 def sigmoid(logit: Array) -> Array:

@@ -39,13 +39,17 @@ _WHO = frozenset(name for name in BASE_COLUMNS if name.startswith("age_over") or
 
 @dataclass(frozen=True)
 class KtasVisits:
-    """Cases with arrival unknown, their findings, the experts' level [n] and the rule floor's level [n]."""
+    """Cases with arrival unknown, their findings, the experts' level [n] and the rule floor's level [n].
+
+    `groups` names the patient of each visit, where that is known: all visits of one stay in one fold. Empty: each is its own.
+    """
 
     cases: tuple[Case, ...]
     findings: tuple[FindingMap, ...]
     level: NDArray[np.int64]
     floor: NDArray[np.int64]
     by_ambulance: tuple[bool | None, ...]
+    groups: tuple[str, ...] = ()
 
     @property
     def is_emergency(self) -> NDArray[np.bool_]:
@@ -139,7 +143,7 @@ def out_of_fold(rows: HeadRows, visits: KtasVisits, encoder: AcuityEncoder, is_r
     """Score every visit by a head that was fitted on the other folds, and calibrate on these scores."""
     truth, columns, is_pain = visits.is_emergency, head_columns(encoder), pain_columns(encoder)
     logit, without = np.zeros(len(truth)), np.zeros(len(truth))
-    for fitted, held in folds(visits.level, FOLDS, seed):
+    for fitted, held in folds(visits.level, FOLDS, seed, visits.groups):
         head, weight = fit_head(rows.take(fitted), truth[fitted], columns, is_rising, is_pain)
         from_critical = weight * rows.critical_logit[held]
         logit[held] = head.logit(rows.known[held]) + from_critical

@@ -7,6 +7,7 @@ from typing import Any
 
 from inference.bundle import Bundle, load_bundle
 from inference.errors import DataError
+from training.labelled_cases import is_labelled_cases
 from training.risk_control import broken
 
 
@@ -34,6 +35,10 @@ def _measured(bundle: Bundle, folder: Path, data: Path, asked: tuple[int | None,
         from training import symptom_evaluation
 
         return symptom_evaluation.evaluate(bundle, name, data, questions, list_questions)
+    if task.startswith("acuity") and is_labelled_cases(data):
+        from training import labelled_evaluation
+
+        return labelled_evaluation.evaluate(bundle, folder, data)
     if task.startswith("acuity"):
         from training import acuity_evaluation
 

@@ -29,7 +29,7 @@ _VITALS = {
     "BT": "temperature_celsius",
     "Saturation": "spo2_percent",
 }
-_COLUMNS = ("Sex", "Age", "Arrival mode", "Chief_complain", "Mental", *_VITALS, "KTAS_expert")
+COLUMNS = ("Sex", "Age", "Arrival mode", "Chief_complain", "Mental", *_VITALS, "KTAS_expert")
 
 
 def ktas_cases(path: Path) -> list[tuple[Case, int]]:
@@ -41,7 +41,7 @@ def ktas_cases(path: Path) -> list[tuple[Case, int]]:
         table = pd.read_csv(path, sep=";", encoding="latin-1", dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as the semicolon-separated file of KTAS visits: {error}") from error
-    if missing := [name for name in _COLUMNS if name not in table]:
+    if missing := [name for name in COLUMNS if name not in table]:
         raise DataError(f"{path} lacks the columns {', '.join(missing)}: expected the file published with Moon et al. 2019")
     levels = [text.strip() for text in table["KTAS_expert"]]
     if odd := [f"ktas-{row + 1}" for row, level in enumerate(levels) if level not in {"1", "2", "3", "4", "5"}]:

@@ -24,8 +24,8 @@ from inference.errors import DataError
 from inference.photo import YES_NO_FIELDS
 from training.skin_sources import DERMA_MNIST, HAM10000, PAD_UFES_20, SkinSource
 
-_PAD_COLUMNS = ("patient_id", "img_id", "diagnostic", "age", "region", "fitspatrick", *YES_NO_FIELDS)
-_HAM_COLUMNS = ("lesion_id", "image_id", "dx", "age", "localization")
+PAD_COLUMNS = ("patient_id", "img_id", "diagnostic", "age", "region", "fitspatrick", *YES_NO_FIELDS)
+HAM_COLUMNS = ("lesion_id", "image_id", "dx", "age", "localization")
 _ANSWERS: dict[str, bool | None] = {"true": True, "false": False, "unk": None, "": None}
 _NAMED_AT_MOST = 5
 _OLDEST_YEARS = 125
@@ -90,7 +90,7 @@ def read_pad_ufes_20(path: Path) -> SkinSet:
 
     Answers other than True, False, UNK or nothing are an error; UNK and nothing are unknown.
     """
-    table, folder = _table(path, "metadata.csv", _PAD_COLUMNS, "img_id")
+    table, folder = _table(path, "metadata.csv", PAD_COLUMNS, "img_id")
     records = tuple(
         SkinRecord(
             image_id=row["img_id"],
@@ -112,7 +112,7 @@ def read_pad_ufes_20(path: Path) -> SkinSet:
 
 def read_ham10000(path: Path) -> SkinSet:
     """Read HAM10000 (labels.csv, images named by image_id), grouped by lesion: no patient is known."""
-    table, folder = _table(path, "labels.csv", _HAM_COLUMNS, "image_id")
+    table, folder = _table(path, "labels.csv", HAM_COLUMNS, "image_id")
     records = tuple(
         SkinRecord(
             image_id=row["image_id"],
