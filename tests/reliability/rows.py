@@ -17,6 +17,7 @@ from reliability import (
     model_faults,
     overload,
     storage_faults,
+    swaps,
     worsening,
 )
 from reliability.outcome import Ground, Outcome
@@ -55,6 +56,7 @@ ROWS = (
     Row("histories", "claim, release, complete histories", histories.run, 10_000, "histories", None, 60, _BOTH),
     Row("bundles", "bundles missing, corrupt, wrongly signed", lambda n, g: model_faults.run_bundles(int(n), g), 1000, "cases a fault", 10, 20),
     Row("models", "models that raise, answer NaN, hang 30 s", _short_models, 1000, "cases a fault", 12, 20),
+    Row("swaps", "bundles promoted and rolled back under load", lambda n, g: swaps.run(int(n), g), 20, "switches", 2, 20),
     Row("full disk", "a disk that is full", storage_faults.run_full_disk, 20, "seconds", 1, 10),
     Row("read-only disk", "a disk that is read-only", storage_faults.run_read_only, 20, "seconds", 1, 10),
     Row("database gone", "the database gone, frozen, locked", storage_faults.run_gone, 30, "seconds", 2, 10, _BOTH),
