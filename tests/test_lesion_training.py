@@ -21,13 +21,13 @@ from training import lesion_fitting
 from training.hardware import CPU, Hardware, hardware
 from training.lesion_augmentation import Hairs, QuarterTurns, Ruler, SlantedLight, WhiteBalance, augmentation
 from training.lesion_backbones import BACKBONES
+from training.lesion_contract import passed_on
 from training.lesion_figures import Calibration, softmax
 from training.lesion_fitting import Plan, fit, fit_answers, mixed
 from training.lesion_fusion import Fusion, fit_fusion, known_share
 from training.lesion_holdout import parts
 from training.lesion_pretrained import LearnedBackbone, begin_from, keep_backbone, read_backbone
 from training.lesion_views import KeptViews, LiveViews, keep_views
-from training.lesions import passed_on
 from training.skin_data import SkinRecord, SkinSet
 from training.skin_sources import HAM10000, NON_COMMERCIAL
 
@@ -166,7 +166,7 @@ def test_half_precision_fits_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     plan = Plan(backbone="tiny", size=16, stored_size=20, epochs=2, batch_size=8, frozen_stages=0, views=0)
     losses: list[float] = []
     machine = Hardware(torch.device("cpu"), bfloat16=True)
-    network = fit(some_examples(), np.arange(24), 2, plan, 1, tmp_path / "a.pt", lambda _epoch, loss: losses.append(loss), machine=machine)
+    network = fit(some_examples(), np.arange(24), 2, plan, 1, tmp_path / "a.pt", lambda epoch: losses.append(epoch.loss), machine=machine)
     assert np.isfinite(losses).all()
     assert len(losses) == 2
     assert {weights.dtype for weights in network.parameters()} == {torch.float32}

@@ -35,7 +35,7 @@ from training.lesion_figures import (
     skin_type_metrics,
     softmax,
 )
-from training.lesion_fitting import Examples, Plan, embeddings, field_of_feature, fit, hide_answers, logits
+from training.lesion_fitting import Epoch, Examples, Plan, embeddings, field_of_feature, fit, hide_answers, logits
 from training.lesion_network import OUTPUTS, CalibratedLesionNetwork, LesionNetwork
 from training.metrics import bootstrap_interval
 
@@ -211,16 +211,16 @@ def test_a_run_that_was_cut_goes_on_and_ends_the_same(tmp_path: Path, tiny_plan:
     """Weights are bit for bit those of a run that was not cut."""
     examples, rows = some_examples(), np.arange(24)
 
-    def cut(epoch: int, loss: float) -> None:
-        if epoch == 1:
+    def cut(epoch: Epoch) -> None:
+        if epoch.number == 2:
             raise KeyboardInterrupt
 
-    whole = fit(examples, rows, 2, tiny_plan, 7, tmp_path / "whole.pt", lambda epoch, loss: None)
+    whole = fit(examples, rows, 2, tiny_plan, 7, tmp_path / "whole.pt", lambda _epoch: None)
     with pytest.raises(KeyboardInterrupt):
         fit(examples, rows, 2, tiny_plan, 7, tmp_path / "cut.pt", cut)
     epochs: list[int] = []
-    resumed = fit(examples, rows, 2, tiny_plan, 7, tmp_path / "cut.pt", lambda epoch, loss: epochs.append(epoch))
-    assert epochs == [2]
+    resumed = fit(examples, rows, 2, tiny_plan, 7, tmp_path / "cut.pt", lambda epoch: epochs.append(epoch.number))
+    assert epochs == [3]
     for name, weights in whole.state_dict().items():
         assert torch.equal(weights, resumed.state_dict()[name]), name
 
@@ -228,9 +228,12 @@ def test_a_run_that_was_cut_goes_on_and_ends_the_same(tmp_path: Path, tiny_plan:
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, tiny_plan: Plan) -> None:
     """Going on with another recipe would mix two models."""
     examples, rows = some_examples(), np.arange(24)
-    fit(examples, rows, 2, tiny_plan, 7, tmp_path / "a.pt", lambda epoch, loss: None)
-    with pytest.raises(DataError, match=r"a\.pt belongs to a run with another recipe, seed or data; delete it"):
-        fit(examples, rows, 2, replace(tiny_plan, epochs=9), 7, tmp_path / "a.pt", lambda epoch, loss: None)
+    fit(examples, rows, 2, tiny_plan, 7, tmp_path / "a.pt", lambda _epoch: None)
+    with pytest.raises(
+        DataError,
+        match=r"a\.pt belongs to a run with the settings [0-9a-f]{16}, and this run's are [0-9a-f]{16} .*; delete it to start anew",
+    ):
+        fit(examples, rows, 2, replace(tiny_plan, epochs=9), 7, tmp_path / "a.pt", lambda _epoch: None)
 
 
 def test_hidden_answers_say_nothing_of_the_class() -> None:
@@ -293,7 +296,7 @@ def test_weights_of_another_network_are_refused() -> None:
 def test_logits_do_not_depend_on_the_batch(tmp_path: Path, tiny_plan: Plan) -> None:
     """Scoring 40 photos at once gives what scoring them one by one gives."""
     examples = some_examples(40)
-    network = fit(examples, np.arange(40), 2, tiny_plan, 1, tmp_path / "a.pt", lambda epoch, loss: None)
+    network = fit(examples, np.arange(40), 2, tiny_plan, 1, tmp_path / "a.pt", lambda _epoch: None)
     together = logits(network, embeddings(network, examples.pixels, RECIPE), examples.clinical)
     rows = [slice(i, i + 1) for i in range(40)]
     alone = [logits(network, embeddings(network, examples.pixels[row], RECIPE), examples.clinical[row]) for row in rows]

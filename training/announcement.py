@@ -51,7 +51,8 @@ class Announcement:
 
     def _show(self, console: Console) -> None:
         settings = self.settings
-        table = Table(title=f"settings {settings.sha256}", show_header=False, title_justify="left")
+        console.print(f"settings {settings.sha256}", highlight=False, soft_wrap=True)
+        table = Table(show_header=False)
         shown = {name: value for name, value in settings.parameters().items() if name != "settings_sha256"}
         shown["code"] = settings.code[:16]
         shown["libraries"] = ", ".join(f"{name} {number}" for name, number in settings.libraries.items())

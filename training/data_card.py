@@ -45,7 +45,8 @@ class DataCard:
 
     def show(self, console: Console) -> None:
         """The short table: the largest and the smallest classes, and what is missing most."""
-        table = Table(title=f"data card: {self.rows:,} {self.row_is}", show_header=False, title_justify="left")
+        console.print(f"data card: {self.rows:,} {self.row_is}", highlight=False, markup=False, soft_wrap=True)
+        table = Table(show_header=False)
         table.add_row("sources", "\n".join(f"{name} {checksum[:16]}" for name, checksum in self.sources.items()))
         table.add_row(f"{len(self.classes)} classes", _extremes(self.classes))
         table.add_row("missing", _largest(self.missing))

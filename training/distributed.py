@@ -53,6 +53,13 @@ class Ranks:
         """The mean of what all processes bring."""
         return float(sum(self.gathered(value)) / self.world)
 
+    def wait(self) -> None:
+        """Until all processes have come here."""
+        if self.world > 1:
+            from torch import distributed
+
+            distributed.barrier()
+
     def shared(self, network: Any) -> Any:
         """The network such that a backward pass averages the gradients of all processes, which begin from the first's weights."""
         if self.world == 1:

@@ -6,6 +6,8 @@ bundles.
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,14 +22,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from inference.errors import DataError
 from inference.photo import YES_NO_FIELDS, PhotoRecipe
-from training.hardware import CPU, Hardware
+from training.checkpoints import load_checkpoint, save_checkpoint
+from training.distributed import ALONE, Ranks
+from training.early_stopping import EarlyStopping
+from training.hardware import CPU, Hardware, repeatable
 from training.lesion_backbones import BACKBONES, Backbone
 from training.lesion_network import LesionNetwork
 from training.lesion_pretrained import begin_from, read_backbone
 from training.lesion_views import KeptViews, LiveViews, to_input
 
 Array = NDArray[Any]
-OnEpoch = Callable[[int, float], None]
 _SCORING_BATCH = 32
 _HIDDEN_COPIES = 20
 # Settled on another split than the one reported: of 0.003, 0.01 and 0.03 this made held-out patients likeliest.
@@ -43,7 +47,9 @@ class Plan:
 
     `stored_size` is the side of the pixels before augmentation crops them to `size`. `frozen_stages` leaves
     the first stages as ImageNet taught them: with hundreds of photos they gain nothing, and they cost most of
-    the time. `least_unknown_rate` is how often a clinical field is hidden at least.
+    the time. `least_unknown_rate` is how often a clinical field is hidden at least. With a `patience` above 0 a network is
+    fitted until so many epochs in a row made its held-out loss no better, and the best epoch's weights are kept. It is off: the
+    images that would decide are those that the bundle is calibrated and reported on, and choosing by them flatters the figures.
     """
 
     backbone: str = "efficientnet_lite0"
@@ -62,6 +68,7 @@ class Plan:
     least_crop: float = 0.4
     averaging_decay: float = 0.98
     least_unknown_rate: float = 0.15
+    patience: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,23 @@ class Examples:
     pixels: NDArray[np.uint8]
     clinical: NDArray[np.float32]
     targets: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What an epoch has to tell: its number from 1, its mean loss, the seconds that its steps took and how many they were;
+    the held-out loss, the best one so far, and the epochs that are left, where images decide (else None)."""
+
+    number: int
+    loss: float
+    seconds: float
+    steps: int
+    held_out: float | None = None
+    best: float | None = None
+    patience_left: int | None = None
+
+
+OnEpoch = Callable[[Epoch], None]
 
 
 def field_of_feature(feature_count: int) -> NDArray[np.int64]:
@@ -124,6 +148,9 @@ def fit(
     views: Path | None = None,
     start: Path | None = None,
     machine: Hardware = CPU,
+    ranks: Ranks = ALONE,
+    stops_by: NDArray[np.int64] | None = None,
+    settings_sha256: str = "",
 ) -> LesionNetwork:
     """Fit on `rows` and return the weight-averaged network on the CPU, in evaluation mode.
 
@@ -131,51 +158,156 @@ def fit(
     branch leans on the answers and is poor without them. `views` are kept views of all examples; without them photos
     are augmented live. `start` is a kept backbone to begin with instead of ImageNet's. After each epoch
     everything is written to `checkpoint`, from which a run that was cut goes on and ends with the same weights as one
-    that was not. `on_epoch` hears the epoch and its mean loss. Raises DataError when the checkpoint was made with
-    another plan, seed or data.
+    that was not. `stops_by` are the rows whose loss is measured after every epoch; the best epoch's weights are then the
+    result, and `plan.patience` ends the fit early. Several processes (`ranks`) split every batch. Raises DataError when the
+    checkpoint was made with another plan, seed or data, or a batch cannot be split.
     """
-    torch.manual_seed(seed)
-    backbone = begun_backbone(plan, start)
-    network = LesionNetwork(backbone, examples.clinical.shape[1], classes)
+    names = f"{asdict(plan)} seed {seed} rows {len(rows)} sum {int(rows.sum())} start {start} {settings_sha256}"
+    owner = hashlib.sha256(names.encode()).hexdigest()
+    with repeatable(machine):
+        fitting = _Fit(examples, rows, classes, plan, seed, views, start, machine, ranks, stops_by)
+        result = fitting.run(checkpoint, owner, on_epoch)
+    fit_answers(result.clinical_logits, examples.clinical[rows], examples.targets[rows], plan.least_unknown_rate, seed)
+    return result
+
+
+class PhotoBranch(nn.Module):
+    """What learns from photos: the stages that are not frozen, and the layer of logits."""
+
+    def __init__(self, network: LesionNetwork, learning: nn.Module) -> None:
+        super().__init__()
+        self.learning, self.dropout, self.photo_logits = learning, network.dropout, network.photo_logits
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """Logits [N, classes] of what the frozen stages made of photos, [N, C, h, w]."""
+        logits: Tensor = self.photo_logits(self.dropout(self.learning(seen).mean(dim=(2, 3))))
+        return logits
+
+
+class _Fit:
+    """One fit of the photo branch: the network and all that changes with it."""
+
+    def __init__(
+        self, examples: Examples, rows: NDArray[np.int64], classes: int, plan: Plan, seed: int, views: Path | None, start: Path | None,
+        machine: Hardware, ranks: Ranks, stops_by: NDArray[np.int64] | None,
+    ) -> None:  # fmt: skip
+        self.examples, self.rows, self.classes, self.plan, self.seed = examples, rows, classes, plan, seed
+        self.machine, self.ranks, self.stops_by = machine, ranks, stops_by
+        if plan.batch_size % (2 * ranks.world):
+            raise DataError(f"a batch of {plan.batch_size} photos, blended in pairs, cannot be split evenly over {ranks.world} processes")
+        torch.manual_seed(seed)
+        backbone = begun_backbone(plan, start)
+        network, frozen, branch = begun_network(backbone, plan, examples.clinical.shape[1], classes, machine)
+        self.network = network
+        shared = ranks.shared(branch)
+        self.forward: Any = torch.compile(shared) if machine.compiled else shared
+        self.recipe = _recipe(plan, backbone)
+        live = LiveViews(examples.stored, frozen, self.recipe, plan.least_crop, machine)
+        self.photos = KeptViews(views, machine) if views else live
+        averaging = get_ema_multi_avg_fn(plan.averaging_decay)  # type: ignore[no-untyped-call]
+        self.averaged = AveragedModel(network, multi_avg_fn=averaging)
+        self.steps = max(1, len(rows) // plan.batch_size)
+        self.optimiser, self.schedule = _optimiser(network, plan, self.steps * plan.epochs)
+        self.stopping = EarlyStopping(plan.patience)
+        self.best: dict[str, Tensor] = {}
+
+    def run(self, checkpoint: Path, owner: str, on_epoch: OnEpoch) -> LesionNetwork:
+        """All epochs that are left."""
+        epoch = self._resumed(checkpoint, owner)
+        while epoch < self.plan.epochs and not self.stopping.is_over:
+            loss, seconds = self._epoch(epoch)
+            epoch += 1
+            watched: tuple[float, float, int | None] | tuple[()] = ()
+            if self.stops_by is not None:
+                watched = (self._check(epoch, self.stops_by), self.stopping.best, self.stopping.left)
+            if self.ranks.is_first:
+                parts = {name: part.state_dict() for name, part in self._state().items()}
+                save_checkpoint(checkpoint, owner, {**parts, "epoch": epoch, "best": self.best})
+            on_epoch(Epoch(epoch, loss, seconds, self.steps, *watched))
+        if self.best:
+            self.averaged.module.load_state_dict(self.best)
+        result = self.averaged.module.to("cpu").eval()
+        assert isinstance(result, LesionNetwork)
+        return result
+
+    def _epoch(self, epoch: int) -> tuple[float, float]:
+        """One epoch; its mean loss, and the seconds that it took."""
+        plan, machine = self.plan, self.machine
+        # Seeded anew each epoch, so that a resumed run draws what an uncut one would have drawn; augmentation in each process anew.
+        torch.manual_seed(self.seed * 10_007 + epoch + 1_000_003 * self.ranks.rank)
+        generator = np.random.default_rng((self.seed, epoch))
+        order = _balanced_draw(self.examples.targets, self.rows, plan.class_balance, generator)
+        _train_mode(self.network)
+        total, began = 0.0, time.perf_counter()
+        for step in range(self.steps):
+            chosen = order[step * plan.batch_size : (step + 1) * plan.batch_size]
+            own = own_part(len(chosen), self.ranks)
+            wanted = one_hot(torch.from_numpy(self.examples.targets[chosen[own]]), self.classes).to(machine.device, torch.float32)
+            seen, wanted = mixed(self.photos.batch(chosen, generator, own), wanted, plan.mixing, generator)
+            with machine.arithmetic():
+                found = self.forward(seen)
+            loss = cross_entropy(found.float(), wanted, label_smoothing=plan.label_smoothing)
+            self.optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+            self.optimiser.step()
+            self.schedule.step()
+            self.averaged.update_parameters(self.network)
+            total += float(loss.detach())
+        machine.wait()
+        return self.ranks.mean(total / self.steps), time.perf_counter() - began
+
+    def _check(self, epoch: int, rows: NDArray[np.int64]) -> float:
+        """The photo branch's log loss on `rows`, each class weighing the same; keeps the weights when it is the best."""
+        module = self.averaged.module.eval()
+        assert isinstance(module, LesionNetwork)
+        embedded = torch.from_numpy(embeddings(module, self.examples.pixels[rows], self.recipe))
+        targets = torch.from_numpy(self.examples.targets[rows])
+        counts = torch.bincount(targets, minlength=self.classes)
+        with torch.no_grad():
+            found = module.photo_logits(embedded.to(self.machine.device)).cpu()
+            loss = float(cross_entropy(found, targets, weight=1.0 / counts.clamp(min=1)))
+        loss = float(self.ranks.from_first(loss))  # one opinion, so that all stop together
+        if self.stopping.hear(epoch, loss):
+            self.best = {name: values.detach().clone() for name, values in module.state_dict().items()}
+        return loss
+
+    def _resumed(self, checkpoint: Path, owner: str) -> int:
+        """Go on from the checkpoint, if there is one; the epochs that it has made. All processes take the first one's."""
+        saved = self.ranks.from_first(load_checkpoint(checkpoint, owner) if self.ranks.is_first else None)
+        if saved is None:
+            return 0
+        for name, part in self._state().items():
+            part.load_state_dict(saved[name])
+        self.best = saved["best"]
+        return int(saved["epoch"])
+
+    def _state(self) -> dict[str, Any]:
+        parts = {"network": self.network, "averaged": self.averaged, "optimiser": self.optimiser, "schedule": self.schedule}
+        return {**parts, "stopping": self.stopping}
+
+
+def best_epoch(checkpoint: Path) -> int:
+    """The epoch whose weights a finished fit with `stops_by` kept."""
+    return int(torch.load(checkpoint, weights_only=True)["stopping"]["best_step"])
+
+
+def own_part(count: int, ranks: Ranks) -> NDArray[np.int64]:
+    """This process's places of a batch of `count`: the partners that blending pairs up (first with last) stay together."""
+    places = np.arange(count)
+    pair = np.minimum(places, count - 1 - places)
+    return places[pair % ranks.world == ranks.rank]
+
+
+def begun_network(
+    backbone: Backbone, plan: Plan, clinical_size: int, classes: int, machine: Hardware
+) -> tuple[LesionNetwork, nn.Module, PhotoBranch]:
+    """The network on its device before anything is learned, its frozen stages, and what learns from what these make of photos."""
+    network = LesionNetwork(backbone, clinical_size, classes)
     network.clinical_logits.requires_grad_(False)
     network = network.to(memory_format=torch.channels_last).to(machine.device)
     frozen, learning = backbone.network[: plan.frozen_stages].requires_grad_(False), backbone.network[plan.frozen_stages :]
-    forward = torch.compile(learning) if machine.compiled else learning
-    live = LiveViews(examples.stored, frozen, _recipe(plan, backbone), plan.least_crop, machine)
-    photos = KeptViews(views, machine) if views else live
-    averaging = get_ema_multi_avg_fn(plan.averaging_decay)  # type: ignore[no-untyped-call]
-    averaged = AveragedModel(network, multi_avg_fn=averaging)
-    steps = max(1, len(rows) // plan.batch_size)
-    optimiser, schedule = _optimiser(network, plan, steps * plan.epochs)
-    state = {"network": network, "averaged": averaged, "optimiser": optimiser, "schedule": schedule}
-    fingerprint = f"{asdict(plan)} seed {seed} rows {len(rows)} sum {int(rows.sum())} start {start}"
-    for epoch in range(_resume(checkpoint, fingerprint, state), plan.epochs):
-        # Seeded anew each epoch, so that a resumed run draws what an uncut one would have drawn.
-        torch.manual_seed(seed * 10_007 + epoch)
-        generator = np.random.default_rng((seed, epoch))
-        order = _balanced_draw(examples.targets, rows, plan.class_balance, generator)
-        _train_mode(network)
-        total = 0.0
-        for step in range(steps):
-            chosen = order[step * plan.batch_size : (step + 1) * plan.batch_size]
-            wanted = one_hot(torch.from_numpy(examples.targets[chosen]), classes).to(machine.device, torch.float32)
-            seen, wanted = mixed(photos.batch(chosen, generator), wanted, plan.mixing, generator)
-            with machine.arithmetic():
-                found = network.photo_logits(network.dropout(forward(seen).mean(dim=(2, 3))))
-            loss = cross_entropy(found.float(), wanted, label_smoothing=plan.label_smoothing)
-            optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimiser.step()
-            schedule.step()
-            averaged.update_parameters(network)
-            total += float(loss.detach())
-        _save(checkpoint, fingerprint, epoch + 1, state)
-        on_epoch(epoch, total / steps)
-    result = averaged.module.to("cpu").eval()
-    assert isinstance(result, LesionNetwork)
-    fit_answers(result.clinical_logits, examples.clinical[rows], examples.targets[rows], plan.least_unknown_rate, seed)
-    return result
+    return network, frozen, PhotoBranch(network, learning)
 
 
 def begun_backbone(plan: Plan, start: Path | None = None) -> Backbone:
@@ -236,9 +368,10 @@ def logits(network: LesionNetwork, embedded: Array, clinical: Array) -> NDArray[
 
 def embeddings(network: LesionNetwork, pixels: Array, recipe: PhotoRecipe) -> NDArray[np.float32]:
     """Embeddings [N, D] of pixels [N, S, S, 3]: what the photo branch makes of them, without any answers."""
+    device = network.photo_logits.weight.device
     with torch.no_grad():
         parts = [
-            network.feature_map(to_input(pixels[at : at + _SCORING_BATCH], recipe)).mean(dim=(2, 3))
+            network.feature_map(to_input(pixels[at : at + _SCORING_BATCH], recipe).to(device)).mean(dim=(2, 3)).cpu()
             for at in range(0, len(pixels), _SCORING_BATCH)
         ]
     result: NDArray[np.float32] = torch.cat(parts).numpy()
@@ -276,23 +409,3 @@ def _train_mode(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-
-
-def _save(checkpoint: Path, fingerprint: str, epoch: int, state: dict[str, Any]) -> None:
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = checkpoint.with_suffix(".part")
-    content = {name: part.state_dict() for name, part in state.items()}
-    torch.save({"fingerprint": fingerprint, "epoch": epoch, **content}, unfinished)
-    unfinished.replace(checkpoint)
-
-
-def _resume(checkpoint: Path, fingerprint: str, state: dict[str, Any]) -> int:
-    """Load the checkpoint into `state`, if there is one; the epoch to go on with."""
-    if not checkpoint.is_file():
-        return 0
-    saved = torch.load(checkpoint, weights_only=True)
-    if saved["fingerprint"] != fingerprint:
-        raise DataError(f"{checkpoint} belongs to a run with another recipe, seed or data; delete it to start anew")
-    for name, part in state.items():
-        part.load_state_dict(saved[name])
-    return int(saved["epoch"])

@@ -34,8 +34,9 @@ class LiveViews:
         self.stored, self.frozen, self.recipe, self.machine = stored, frozen, recipe, machine
         self.augment = augmentation(recipe.size, least_crop)
 
-    def batch(self, rows: NDArray[np.int64], generator: np.random.Generator) -> Tensor:  # noqa: ARG002 (KeptViews draws with it)
-        """A new view of each row, through the frozen stages: [rows, C, h, w]."""
+    def batch(self, rows: NDArray[np.int64], generator: np.random.Generator, own: NDArray[np.int64] | None = None) -> Tensor:  # noqa: ARG002 (KeptViews draws with it)
+        """A new view of each row, or of those at the places `own`, through the frozen stages: [rows, C, h, w]."""
+        rows = rows if own is None else rows[own]
         photos = torch.stack([self.augment(torch.from_numpy(self.stored[row]).permute(2, 0, 1)) for row in rows])
         with torch.no_grad(), self.machine.arithmetic():
             seen: Tensor = self.frozen(self.machine.place(to_input(photos.permute(0, 2, 3, 1).numpy(), self.recipe)))
@@ -49,9 +50,11 @@ class KeptViews:
         self.kept: Array = np.load(file, mmap_mode="r")
         self.machine = machine
 
-    def batch(self, rows: NDArray[np.int64], generator: np.random.Generator) -> Tensor:
-        """One of the kept views of each row: [rows, C, h, w]."""
+    def batch(self, rows: NDArray[np.int64], generator: np.random.Generator, own: NDArray[np.int64] | None = None) -> Tensor:
+        """One of the kept views of each row, drawn for all and read for those at the places `own`: [rows, C, h, w]."""
         views = generator.integers(0, len(self.kept), len(rows))
+        if own is not None:
+            views, rows = views[own], rows[own]
         chosen = np.stack([self.kept[view, row] for view, row in zip(views, rows, strict=True)]).astype(np.float32)
         return self.machine.place(torch.from_numpy(chosen).permute(0, 3, 1, 2))
 

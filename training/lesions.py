@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from inference.bundle import Contract, DataSource, TensorSpec
+from inference.bundle import Contract
 from inference.errors import DataError
 from inference.photo import PhotoRecipe, clinical_features, encode_clinical, open_photo, photo_pixels
-from training.export import PARITY_INPUTS, file_sha256, now_utc, write_bundle
-from training.hardware import hardware
+from training.announcement import Announcement
+from training.distributed import joined, own_ranks
+from training.export import PARITY_INPUTS, file_sha256, write_bundle
+from training.hardware import CPU, Hardware, hardware
 from training.lesion_backbones import BACKBONES
+from training.lesion_card import lesion_card
+from training.lesion_contract import lesion_contract, passed_on
 from training.lesion_evaluation import (
     OperatingPoint,
     cross_validation_report,
@@ -35,17 +40,20 @@ from training.lesion_export import export_onnx, parity_on, probe_on
 from training.lesion_familiarity import fit_familiarity, out_of_distribution
 from training.lesion_figures import Calibration
 from training.lesion_fitting import Examples, Plan, embeddings, photo_recipe
-from training.lesion_folds import Course, HeldOut, cross_validate, hold_out
+from training.lesion_folds import Course, CrossValidated, cross_validate, hold_out, take_part
 from training.lesion_holdout import holdout_report, operating_point_of, parts
 from training.lesion_network import CalibratedLesionNetwork, LesionNetwork
 from training.lesion_pretrained import LearnedBackbone, keep_backbone, read_backbone
+from training.lesion_search import search_lesions
 from training.run_artifacts import lesion_artifacts
 from training.seen import Sketch, of_photo
+from training.settings import RunOptions, Settings, add_run_options
 from training.skin_data import SkinRecord, SkinSet, grouped_folds, read_skin_data
 from training.skin_sources import BODY_SITE_WORDS, BODY_SITES, NON_COMMERCIAL, SkinSource
-from training.tracking import current_commit, tracked_run
+from training.step_rate import bare_steps_per_second, step_rate_report
+from training.tracking import TrackedRun, current_commit, tracked_run
 
-CHECKPOINTS = Path("runs/lesions")
+CHECKPOINTS, BACKBONE, OUT_OF_FOLD = "checkpoints", "backbone.pt", "out_of_fold.npz"
 _SMOKE_FOLDS, _SMOKE_RECORDS_A_LABEL, _SMOKE_PARITY = 2, 16, 100
 _SMOKE_PLAN = Plan(size=96, stored_size=112, epochs=1, batch_size=16, views=1)
 # Thousands of photos: fewer rounds, augmented live, one split, and the rare classes drawn less often than equally.
@@ -65,81 +73,193 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help="what to fit on (default auto: a GPU where there is one)"
     )
-    checkpoint_help = "where a run that was cut goes on from; a run that is done leaves its backbone.pt and out_of_fold.npz there"
-    parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS, help=checkpoint_help)
+    patience_help = "stop a network after so many epochs without a better held-out loss (default 0: never, see Plan)"
+    parser.add_argument("--patience", type=int, default=0, metavar="N", help=patience_help)
+    parser.add_argument(
+        "--profile", action="store_true", help="record the step rate against a bare loop on noise; on a GPU that is always done"
+    )
+    add_run_options(parser)
 
 
 def train(args: argparse.Namespace) -> Path:
     """Fit with photos held out, calibrate, fit on everything, export and sign; returns the bundle's folder.
 
-    Raises DataError for data that cannot be read and ExportError when ONNX and torch disagree.
+    A dry run, and every process of several but the first, writes no bundle. Raises DataError for data that cannot be read and
+    ExportError when ONNX and torch disagree.
     """
     if args.data is None:
         raise DataError("nabz-train lesions needs --data: the folder of PAD-UFES-20 (metadata.csv and images/)")
+    work, options, ranks = _work(args), RunOptions.of(args), own_ranks()
+    torch.set_num_threads(args.threads)
+    announced, quiet = _announcement(args, work), args.quiet or not ranks.is_first
+    if options.dry_run:
+        announced.make(quiet=quiet)
+        return work.out
+    examples, found = load_examples(work.data, work.plan, photo_recipe(work.plan)), dict[str, Any]()
+    course = Course(
+        work.plan, photo_recipe(work.plan), args.seed, announced.folder / CHECKPOINTS, args.pretrained, work.machine, args.threads
+    )
+    if options.trials:
+        sides = work.split.of_search()
+        plan, found = search_lesions(examples, *sides, work.classes, course, announced.settings, options, quiet=quiet)
+        work = replace(work, plan=plan)
+        announced = replace(_announcement(args, work), options=replace(options, trials=0))
+    folder, settings = announced.make(quiet=quiet) if ranks.is_first else announced.folder, announced.settings
+    course = replace(course, plan=work.plan, checkpoints=folder / CHECKPOINTS, settings_sha256=settings.sha256)
+    if not ranks.is_first:
+        with joined(work.machine.device.type) as ranks:
+            take_part(examples, *work.split.of_part(), classes=work.classes, course=replace(course, ranks=ranks))
+        return work.out
+    with tracked_run(work.task, settings.parameters(), {work.data.source.name: work.checksum}) as run:
+        with joined(work.machine.device.type) as ranks:
+            fitted = _fit(work, examples, replace(course, ranks=ranks), run, quiet=quiet)
+        more = found | _step_rate(fitted, work, examples, always=args.profile)
+        contract, report = _exported(work, examples, fitted, settings, more, args, run)
+        run.log_bundle(work.out)
+    shutil.rmtree(course.checkpoints)
+    _leave_behind(folder, work.plan, fitted, contract)
+    if not args.quiet:
+        _print_summary(report, work.out)
+    _warn(report)
+    return work.out
+
+
+def _fit(work: _Work, examples: Examples, course: Course, run: TrackedRun, *, quiet: bool) -> CrossValidated:
+    """Fit with the other processes, if there are any."""
+    split = work.split
+    if split.fold_of is None:
+        return hold_out(examples, split.learns, split.calibrates, work.classes, course, run.log_metrics, quiet)
+    return cross_validate(examples, split.fold_of, work.classes, course, run.log_metrics, quiet)
+
+
+def _exported(
+    work: _Work,
+    examples: Examples,
+    fitted: CrossValidated,
+    settings: Settings,
+    more: dict[str, Any],
+    args: argparse.Namespace,
+    run: TrackedRun,
+) -> tuple[Contract, dict[str, Any]]:
+    """Calibrate, export, measure and write the bundle; `more` is what its contract says of training beside the settings."""
+    data, plan, split, held_out, network = work.data, work.plan, work.split, fitted.held_out, fitted.network
+    recipe = photo_recipe(plan)
+    if split.fold_of is None:
+        point = operating_point_of(held_out, data, split.calibrates)
+        report = holdout_report(held_out, data, point, split.reports, args.version)
+    else:
+        point = operating_point(held_out, split.learns, data)
+        report = cross_validation_report(held_out, data, args.version)
+    familiarity = fit_familiarity(embeddings(network, examples.pixels[split.learns], recipe), examples.targets[split.learns])
+    _join_answers(network, point)
+    scorer = CalibratedLesionNetwork(network, *_calibrated(point.calibration, data), familiarity).eval()
+    model = export_onnx(scorer, plan.size, examples.clinical.shape[1])
+    parity = parity_on(scorer, model, examples, recipe, args.seed, _SMOKE_PARITY if args.smoke else PARITY_INPUTS)
+    training = {
+        **settings.recipe, "settings_sha256": settings.sha256, "seed": args.seed, "smoke": args.smoke, "commit": current_commit(),
+        "calibration": asdict(point.calibration), "fusion": asdict(point.fusion), "parity": parity,
+        "device": work.machine.device.type, "epochs": fitted.epochs, **more,
+    }  # fmt: skip
+    contract = lesion_contract(data, args.version, work.checksum, recipe, point.threshold, training)
+    contract = contract if work.learned is None else passed_on(contract, work.learned, work.task)
+    is_held = held_out.fold_of >= 0
+    held = data.part(is_held)
+    unfamiliar = out_of_distribution(held_out.unfamiliarity[is_held], len(np.unique(held.groups)))
+    kept = {"probe": probe_on(scorer, examples, recipe), "seen": sketch_of(data.part(split.learns)).as_contract()}
+    contract = contract.model_copy(update={"out_of_distribution": unfamiliar, **kept})
+    write_bundle(work.out, model, contract, report)
+    probabilities = point.probabilities(held_out.full[is_held], held_out.photo_only[is_held], held_out.known[is_held])
+    scored = scored_of(probabilities, np.zeros(len(probabilities), dtype=bool), held)
+    lesion_artifacts(run, scored, label_names(data), data.source.malignant, point.threshold)
+    return contract, report
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Which images [N] are learned from, calibrated on and reported on; with folds all are all three, and `fold_of` says when."""
+
+    learns: NDArray[np.bool_]
+    calibrates: NDArray[np.bool_]
+    reports: NDArray[np.bool_]
+    fold_of: NDArray[np.int64] | None
+
+    def of_search(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """What a search learns from, and by what it chooses: the first fold, or the part to calibrate on."""
+        return (self.learns, self.calibrates) if self.fold_of is None else (self.fold_of != 0, self.fold_of == 0)
+
+    def of_part(self) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """What the processes that only take part need to know."""
+        return (self.learns, self.calibrates) if self.fold_of is None else (self.fold_of, None)
+
+
+def _split(data: SkinSet, folds: int, seed: int) -> _Split:
+    if folds == 1:
+        return _Split(*parts(data, seed), None)
+    every = np.ones(len(data.records), dtype=bool)
+    return _Split(every, every, every, grouped_folds(data.labels, data.groups, folds, seed))
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is fitted from what, as resolved from the command line and the data."""
+
+    data: SkinSet
+    checksum: str
+    learned: LearnedBackbone | None
+    plan: Plan
+    folds: int
+    split: _Split
+    task: str
+    out: Path
+    machine: Hardware
+
+    @property
+    def classes(self) -> int:
+        """How many labels there are."""
+        return len(self.data.source.labels)
+
+
+def _work(args: argparse.Namespace) -> _Work:
     data, checksum = read_skin_data(args.data), file_sha256(args.data)
     learned = read_backbone(args.pretrained) if args.pretrained else None
-    plan = _plan(args, data.source)
     folds = _SMOKE_FOLDS if args.smoke else args.folds or (1 if data.source.name in _ONE_SPLIT else 5)
     data = _fewer(data) if args.smoke else data
     task = data.source.task if learned is None else f"{data.source.task}-from-{learned.source.name.lower()}"
     out = Path(args.out or f"models/{task}/{args.version}")
-    torch.set_num_threads(args.threads)
-    recipe, machine = photo_recipe(plan), hardware(args.device)
-    checkpoints = args.checkpoints / out.parent.name / ("smoke" if args.smoke else "full")
-    course = Course(plan, recipe, args.seed, checkpoints, args.pretrained, machine, args.threads)
-    settings = {**asdict(plan), "folds": folds, "seed": args.seed, "smoke": args.smoke, "images": len(data.records)}
-    with tracked_run(task, settings, {data.source.name: checksum}) as run:
-        examples, classes = load_examples(data, plan, recipe), len(data.source.labels)
-        if folds == 1:
-            learns, calibrates, reports = parts(data, args.seed)
-            held_out, network = hold_out(examples, learns, classes, course, run, args.quiet)
-            point = operating_point_of(held_out, data, calibrates)
-            report = holdout_report(held_out, data, point, reports, args.version)
-        else:
-            learns = np.ones(len(data.records), dtype=bool)
-            fold_of = grouped_folds(data.labels, data.groups, folds, args.seed)
-            held_out, network = cross_validate(examples, fold_of, classes, course, run, args.quiet)
-            point = operating_point(held_out, learns, data)
-            report = cross_validation_report(held_out, data, args.version)
-        familiarity = fit_familiarity(embeddings(network, examples.pixels[learns], recipe), examples.targets[learns])
-        _join_answers(network, point)
-        scorer = CalibratedLesionNetwork(network, *_calibrated(point.calibration, data), familiarity).eval()
-        model = export_onnx(scorer, plan.size, examples.clinical.shape[1])
-        parity = parity_on(scorer, model, examples, recipe, args.seed, _SMOKE_PARITY if args.smoke else PARITY_INPUTS)
-        settings |= {"commit": current_commit(), "calibration": asdict(point.calibration), "fusion": asdict(point.fusion), "parity": parity}
-        settings |= {
-            "began_from": learned.source.name if learned else "ImageNet",
-            "device": machine.device.type,
-        }
-        contract = _contract(data, args.version, checksum, recipe, point.threshold, settings)
-        contract = contract if learned is None else passed_on(contract, learned, task)
-        is_held = held_out.fold_of >= 0
-        held = data.part(is_held)
-        unfamiliar = out_of_distribution(held_out.unfamiliarity[is_held], len(np.unique(held.groups)))
-        kept = {"probe": probe_on(scorer, examples, recipe), "seen": sketch_of(data.part(learns)).as_contract()}
-        write_bundle(out, model, contract.model_copy(update={"out_of_distribution": unfamiliar, **kept}), report)
-        probabilities = point.probabilities(held_out.full[is_held], held_out.photo_only[is_held], held_out.known[is_held])
-        scored = scored_of(probabilities, np.zeros(len(probabilities), dtype=bool), held)
-        lesion_artifacts(run, scored, label_names(data), data.source.malignant, point.threshold)
-        run.log_bundle(out)
-    shutil.rmtree(checkpoints)
-    _leave_behind(course, network, held_out, contract)
-    if not args.quiet:
-        _print_summary(report, out)
-    _warn(report)
-    return out
+    machine = hardware(args.device, own_ranks().local)
+    return _Work(data, checksum, learned, _plan(args, data.source), folds, _split(data, folds, args.seed), task, out, machine)
 
 
-def passed_on(contract: Contract, learned: LearnedBackbone, task: str) -> Contract:
-    """The contract of a network that began from what others' data taught: their licence and limits, and a task of its own.
+def _announcement(args: argparse.Namespace, work: _Work) -> Announcement:
+    plan, options = work.plan, RunOptions.of(args)
+    began_from = work.learned.source.name if work.learned else "ImageNet"
+    sources = {work.data.source.name: work.checksum, **({"backbone": file_sha256(args.pretrained)} if work.learned else {})}
+    recipe = {**asdict(plan), "folds": work.folds, "images": len(work.data.records), "began_from": began_from}
+    settings = Settings(work.task, recipe, sources, args.seed, args.threads, args.smoke, own_ranks().world, work.machine.device.type)
+    is_watched = plan.patience > 0 or options.trials > 0
+    card = lesion_card(work.data, work.checksum, work.folds, args.seed, is_watched=is_watched)
+    seconds = _estimated_seconds(work, args.threads) if options.dry_run else None
+    kept = (f"{CHECKPOINTS}/", BACKBONE, OUT_OF_FOLD)
+    return Announcement(settings, card, options, work.out, kept, seconds, "from bare steps on noise; views or augmentation come on top")
 
-    The task differs, so that such a bundle never goes live in the default's place by its version alone.
-    """
-    licences = dict.fromkeys((learned.source.licence, contract.licence))
-    limits = tuple(dict.fromkeys((*learned.limits, *contract.limits)))
-    return contract.model_copy(
-        update={"task": task, "licence": " and ".join(licences), "limits": limits, "data": (*contract.data, learned.source)}
-    )
+
+def _estimated_seconds(work: _Work, threads: int) -> float:
+    """How long all networks take to fit by the wall clock, from a few steps of one on one thread."""
+    folds, plan, is_cpu = work.folds, work.plan, work.machine == CPU
+    torch.set_num_threads(1 if is_cpu else threads)
+    rate = bare_steps_per_second(plan, len(clinical_features(BODY_SITES)), work.classes, work.machine, steps=2)
+    torch.set_num_threads(threads)
+    networks, share = (1, 0.7) if folds == 1 else (folds + 1, (folds - 1) / folds)
+    steps = networks * plan.epochs * max(1, int(share * len(work.data.records)) // plan.batch_size)
+    return steps / rate / (min(threads, networks) if is_cpu else 1)
+
+
+def _step_rate(fitted: CrossValidated, work: _Work, examples: Examples, *, always: bool) -> dict[str, Any]:
+    """The step rate for the contract: on a GPU always, on a CPU when asked for."""
+    if fitted.steps_per_second is None or not (always or work.machine.is_gpu):
+        return {}
+    bare = bare_steps_per_second(work.plan, examples.clinical.shape[1], work.classes, work.machine)
+    return step_rate_report(fitted.steps_per_second, bare, work.machine, work.plan)
 
 
 def load_examples(data: SkinSet, plan: Plan, recipe: PhotoRecipe) -> Examples:
@@ -162,7 +282,7 @@ def sketch_of(data: SkinSet) -> Sketch:
 
 def _plan(args: argparse.Namespace, source: SkinSource) -> Plan:
     plan = _SMOKE_PLAN if args.smoke else _MANY_PHOTOS if source.name in _ONE_SPLIT else Plan()
-    plan = replace(plan, backbone=args.backbone)
+    plan = replace(plan, backbone=args.backbone, patience=args.patience)
     return replace(plan, epochs=args.epochs) if args.epochs else plan
 
 
@@ -180,12 +300,12 @@ def _join_answers(network: LesionNetwork, point: OperatingPoint) -> None:
         weights.copy_(torch.from_numpy(fused.astype(np.float32)))
 
 
-def _leave_behind(course: Course, network: LesionNetwork, held_out: HeldOut, contract: Contract) -> None:
+def _leave_behind(folder: Path, plan: Plan, fitted: CrossValidated, contract: Contract) -> None:
     """What others can begin from or measure again: the backbone with its licence, and the held-out logits."""
     limits = tuple(limit for limit in contract.limits if limit == NON_COMMERCIAL)
-    learned = LearnedBackbone(course.plan.backbone, network.backbone.state_dict(), contract.data[0], limits)
-    keep_backbone(learned, course.checkpoints / "backbone.pt")
-    np.savez(course.checkpoints / "out_of_fold.npz", **asdict(held_out))
+    learned = LearnedBackbone(plan.backbone, fitted.network.backbone.state_dict(), contract.data[0], limits)
+    keep_backbone(learned, folder / BACKBONE)
+    np.savez(folder / OUT_OF_FOLD, **asdict(fitted.held_out))
 
 
 def _fewer(data: SkinSet) -> SkinSet:
@@ -203,73 +323,6 @@ def _image(record: SkinRecord) -> Image.Image:
     if record.pixels is not None:
         return Image.fromarray(record.pixels)
     return open_photo(record.folder / record.photo.path).image
-
-
-def _contract(
-    data: SkinSet,
-    version: str,
-    checksum: str,
-    recipe: PhotoRecipe,
-    threshold: float,
-    settings: dict[str, Any],
-) -> Contract:
-    source, side, features = data.source, recipe.size, clinical_features(BODY_SITES)
-    classes = len(source.labels)
-    return Contract(
-        task=source.task,
-        version=version,
-        created=now_utc(),
-        model_sha256="",
-        inputs=(
-            _tensor("photo", ("n", 3, side, side), "RGB photo, upright, normalised as preprocessing says"),
-            _tensor(
-                "clinical",
-                ("n", len(features)),
-                "answers in the order of clinical_features; all zeros is unknown",
-            ),
-        ),
-        outputs=(
-            _tensor(
-                "probabilities",
-                ("n", classes),
-                "calibrated probability of each label, were all equally common; sums to 1",
-            ),
-            _tensor("malignancy_probability", ("n",), f"sum over {', '.join(source.malignant)}"),
-            _tensor(
-                "heat_map",
-                ("n", "rows", "columns"),
-                "by place, rows from the top: how far the malignancy probability falls if a ninth of the photo, looking like "
-                "this place, looked like the photo's mean; below 0 the place speaks against malignancy",
-            ),
-            _tensor(
-                "unfamiliarity",
-                ("n",),
-                "how unlike the training photos this one is; see out_of_distribution",
-            ),
-        ),
-        labels=source.labels,
-        intended_use=(
-            "Estimates from a phone photo of one skin lesion, and up to eight answers, how likely it is "
-            "malignant, to help order a referral queue. It may raise a patient's urgency, never lower it."
-            if source.task == "lesions"
-            else f"Benchmark on the public {source.name} data. Not for patients."
-        ),
-        limits=source.limits,
-        licence=source.licence,
-        data=(DataSource(name=source.name, licence=source.licence, sha256=checksum, citation=source.citation),),
-        training=settings,
-        preprocessing=recipe.as_contract(),
-        thresholds={"malignancy": threshold},
-        vocabulary={
-            "body_site": {"sites": list(BODY_SITES), "words": BODY_SITE_WORDS},
-            "clinical_features": list(features),
-            "malignant": list(source.malignant),
-        },
-    )
-
-
-def _tensor(name: str, shape: tuple[int | str, ...], meaning: str) -> TensorSpec:
-    return TensorSpec(name=name, dtype="float32", shape=shape, meaning=meaning)
 
 
 def _print_summary(report: dict[str, Any], out: Path) -> None:

@@ -110,7 +110,7 @@ class LiveTable:
     def table(self) -> Table:
         """All rows, as drawn on a terminal."""
         drawn = Table(title=self.title, title_justify="left")
-        for heading in ("", "done", "loss", "held-out loss", "best", "patience left", "rate", "time left"):
+        for heading in ("", "done", "loss", "held-out loss", "best", "patience left", "rate", "time left", ""):
             drawn.add_column(heading, justify="left" if not heading else "right")
         for row in self.rows.values():
             drawn.add_row(row.name, *(text for _, text in self._cells(row)))
@@ -130,7 +130,8 @@ class LiveTable:
             ("best", _loss(row.best)),
             ("patience left", "" if row.patience_left is None else str(row.patience_left)),
             ("rate", "" if rate is None else f"{rate:.2f}/s" if rate >= 0.1 else f"{60 * rate:.2f}/min"),
-            ("time left", row.note or ("" if left is None else duration(left))),
+            ("time left", "" if row.note or left is None else duration(left)),
+            ("", row.note),
         ]
 
 
