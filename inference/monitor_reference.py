@@ -20,7 +20,6 @@ from inference.monitor_features import FINDING, SET_ASIDE, Column, Sample, count
 from inference.monitor_statistics import calibration_fit, dispersion_of
 
 Array = NDArray[Any]
-FORMAT = 1
 BYTES_LIMIT = 200_000
 KNOTS = 64  # values at which a distribution is kept
 BINS = 10  # parts of a distribution that the stability index is taken over
@@ -102,7 +101,7 @@ class Reference(_Frozen):
     `bundles` names the version of each model that scored them: scores of another version need not be alike.
     """
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     source: str
     is_synthetic: bool
     n: int = Field(ge=1)

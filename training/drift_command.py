@@ -79,7 +79,7 @@ def _print(found: Experiment) -> None:
         table.add_column(column)
     for one in found.outcomes:
         week = "not found" if one.week is None else f"week {one.week}"
-        table.add_row(one.name, one.words, week, one.by, "" if one.week is None else f"{one.excess:.2f}")
+        table.add_row(one.name, one.words, week, one.by, "" if one.excess is None else f"{one.excess:.2f}")
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
     rate = found.false_alarm_rate
@@ -87,8 +87,8 @@ def _print(found: Experiment) -> None:
         f"false alarms: {len(found.false_weeks)} of {found.quiet_weeks} quiet weeks "
         f"({100 * rate.value:.0f} %, 95 % interval {100 * rate.low:.1f} to {100 * rate.high:.1f} %)"
     )
-    for week, names in found.false_weeks.items():
-        console.print(f"  week {week + 1}: {', '.join(names)}")
+    for number, names in found.false_weeks.items():
+        console.print(f"  week {number + 1}: {', '.join(names)}")
 
 
 def _reference(args: argparse.Namespace) -> int:

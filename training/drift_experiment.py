@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,7 @@ class Outcome:
     words: str
     week: int | None
     by: str
-    excess: float
+    excess: float | None
     all_alarms: tuple[str, ...]
 
 
@@ -104,7 +103,7 @@ def _shifted(service: InventedService, reference: Reference, shift: Injected, se
         telling = [one for one in before[-1].alarms if one.feature.startswith(shift.told_by)]
         if telling:
             return Outcome(shift.name, shift.words, week, telling[0].feature, telling[0].excess, tuple(dict.fromkeys(seen)))
-    return Outcome(shift.name, shift.words, None, "", float("nan"), tuple(dict.fromkeys(seen)))
+    return Outcome(shift.name, shift.words, None, "", None, tuple(dict.fromkeys(seen)))
 
 
 def _report(
@@ -118,4 +117,4 @@ def _report(
 if __name__ == "__main__":
     from training.drift_command import main
 
-    sys.exit(main(sys.argv[1:], Path("data/catalogue")))
+    sys.exit(main(sys.argv[1:]))

@@ -86,5 +86,6 @@ def lesions_reference(models: Models, photo_set: Path, n: int = PHOTOS) -> dict[
 
 def reference_for(task: str, models: Models, data: Path) -> dict[str, Any]:
     """The reference of a task's bundle from its data: the catalogue, the folder of data sets, or a photo set."""
-    fill = {"symptoms": symptoms_reference, "acuity": acuity_reference, "lesions": lesions_reference}
-    return fill[task](models, data)
+    if task == "symptoms":
+        return symptoms_reference(models, data)
+    return acuity_reference(models, data) if task == "acuity" else lesions_reference(models, data)

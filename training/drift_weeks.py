@@ -106,7 +106,8 @@ class InventedService:
     def baseline(self, seed: int, weeks: int, n: int) -> Week:
         """Quiet weeks as one sample whose times tell the weeks apart, with photos that no later week has."""
         start = np.datetime64("2026-01-05T00:00:00", "s")
-        samples, outcomes = [], {}
+        samples: list[Sample] = []
+        outcomes: dict[str, bool] = {}
         for number in range(weeks):
             raw, outcome = self._draw(seed + number, n, random := np.random.default_rng((seed + number, 1)), {})
             readings = [read_case(one, one["case_id"]) for one in raw]
