@@ -154,10 +154,11 @@ def test_the_card_says_the_use_the_limits_the_figures_and_the_data():
         "- Says nothing about real care.",
         "### made-up patients",
         "n = 16. Made up.",
-        "| gtpa@1 | 0.750 (0.500 to 0.900, n = 16) |",
-        "| auc | undefined (n = 0) |",
-        "| ece | 0.250 (no interval, n = 2) |",
-        "| sex female | gtpa@1 | 0.750 (0.500 to 0.900, n = 7) |",
+        "| gtpa@1 | 0.750 (0.500 to 0.900, n = 16) | share whose own condition is among the first so many |",
+        "| auc | undefined (n = 0) | chance that a patient with the outcome scores above one without |",
+        "| ece | 0.250 (no interval, n = 2) | mean gap between stated probability and what happened |",
+        "| subgroup | gtpa@1 |",
+        "| sex female | 0.750 (0.500 to 0.900, n = 7) |",
         "- severity_level_2: 0.1250",
         "- made-up (CC0): Nobody. SHA-256 `ab12`",
         "- seed: 7",
@@ -271,9 +272,9 @@ def test_the_card_shows_the_calibration_by_band():
     told = {"data": "made-up visits", "is_synthetic": False, "event": "an expert says so", "bands": bands}
     card = render_card(contract().model_copy(update={"training": {"seed": 7, "calibration_bands": told}}), REPORT)
     assert "made-up visits. An event: an expert says so." in card
-    assert "| 0.0 to 0.4 | 40 | 5 | 0.125 |\n| 0.4 to 1.0 | 16 | 12 | 0.750 |\n" in card
+    assert "| 0.0 to 0.4 | 40 | 5 | 0.125 | 0.055 to 0.261 |\n| 0.4 to 1.0 | 16 | 12 | 0.750 | 0.505 to 0.898 |\n" in card
     assert "- seed: 7" in card and "calibration_bands" not in card
-    assert "by band" not in render_card(contract(), REPORT)
+    assert "observed share" not in render_card(contract(), REPORT)
 
 
 def test_metrics_that_json_cannot_hold_are_refused(tmp_path):

@@ -14,20 +14,19 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 
 from inference.bundle import Bundle, Contract, check_graph, load_bundle
 from inference.errors import ExportError
 from inference.models import SERVING_FILE, TASKS, live_versions
 from inference.service.durable import PUBLIC_FILE, write_durably
+from training.card import render_card
 from training.probe import TOLERANCE, probe_difference
 from training.signing import sign
 
 Array = NDArray[Any]
 PARITY_TOLERANCE = 1e-4
 PARITY_INPUTS = 1000
-CARD_TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
 
 def check_parity(
@@ -97,10 +96,10 @@ def rewrite_metrics(folder: Path, metrics: dict[str, Any]) -> Bundle:
     return write_bundle(folder, (folder / "model.onnx").read_bytes(), contract, metrics)
 
 
-def copy_as_version(folder: Path, version: str) -> Path:
+def copy_as_version(folder: Path, version: str, gained: Mapping[str, Any] | None = None) -> Path:
     """Write the bundle in `folder` beside itself as another version, the model byte for byte; returns the new folder.
 
-    Raises BundleError when the bundle was altered, ExportError when there is such a version.
+    `gained` are fields of the contract that the new version has instead of the old ones. Raises BundleError when the bundle was altered, ExportError when there is such a version.
     """
     contract = load_bundle(folder).contract
     new = folder.with_name(version)
@@ -108,7 +107,7 @@ def copy_as_version(folder: Path, version: str) -> Path:
         raise ExportError(f"{new} is there already: a version is never written twice, name the next one")
     figures = (folder / "metrics.json").read_text(encoding="utf-8")
     figures = figures.replace(f"{folder.parent.name}/{folder.name}", f"{folder.parent.name}/{version}")  # in the commands that print them
-    contract = contract.model_copy(update={"version": version, "created": now_utc()})
+    contract = contract.model_copy(update={**(gained or {}), "version": version, "created": now_utc()})
     write_bundle(new, (folder / "model.onnx").read_bytes(), contract, json.loads(figures))
     return new
 
@@ -124,14 +123,6 @@ def make_live(models: Path, versions: Mapping[str, str]) -> None:
     write_durably(path, f"# Which version of each task is live.\n{lines}".encode(), mode=PUBLIC_FILE)
 
 
-def render_card(contract: Contract, metrics: dict[str, Any]) -> str:
-    """The model card: what the contract and the metrics say, for a reader."""
-    environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701 (Markdown from our own files)
-    environment.filters["figure"] = _figure
-    template = environment.from_string(CARD_TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(contract=contract, report=metrics)
-
-
 def now_utc() -> str:
     """The time of an export, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -145,14 +136,6 @@ def file_sha256(path: Path) -> str:
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         inner.update(f"{file.relative_to(path).as_posix()} {file_sha256(file)}\n".encode())
     return inner.hexdigest()
-
-
-def _figure(figure: Mapping[str, Any]) -> str:
-    if figure["value"] is None:
-        return f"undefined (n = {figure['n']})"
-    if figure["low"] is None:
-        return f"{figure['value']:.3f} (no interval, n = {figure['n']})"
-    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f}, n = {figure['n']})"
 
 
 def _json(value: Any) -> bytes:
