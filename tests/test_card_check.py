@@ -108,6 +108,21 @@ def test_own_data_must_be_described_by_their_owner(models_folder, tmp_path):
     }
 
 
+def test_what_an_owner_writes_is_of_their_own_data_alone(models_folder):
+    """Beside public visits, a service's labelled cases have a general text, which the owner's goes before."""
+    contract, metrics = shipped(models_folder, "acuity/1.1.0")
+    public, _ = contract.data
+    name = "Labelled cases of a triage service (nabz export, or of that form)"
+    both = contract.model_copy(update={"data": (public, public.model_copy(update={"name": name}))})
+    assert missing_from_card(both, metrics) == ()
+    before = source_facts(both)
+    own = {"source": {"setting": "Two districts, 2026."}}
+    described = source_facts(both.model_copy(update={"training": {**both.training, "card": own}}))
+    assert described[public.name] == before[public.name]
+    assert described[name] == {**before[name], "setting": "Two districts, 2026."}
+    assert set(before[name]) == {"setting", "participants", "outcome"}
+
+
 def test_a_card_toml_with_unknown_keys_or_bad_syntax_is_refused(tmp_path):
     """A misspelled key would otherwise leave a gap that nobody understands; without the file there are no facts."""
     assert read_own_facts(tmp_path) == {}

@@ -52,9 +52,17 @@ def model_facts(contract: Contract) -> dict[str, Any]:
 
 
 def source_facts(contract: Contract) -> dict[str, dict[str, str]]:
-    """For each data source of the contract, by its name, the facts by the keys of SOURCE_FACTS; empty where nobody wrote any."""
+    """For each data source of the contract, by its name, the facts by the keys of SOURCE_FACTS; empty where nobody wrote any.
+
+    What the owner wrote is of the only source, or of those that are not public; it goes before what is written here.
+    """
     written, own = _texts()["source"], own_facts(contract).get("source", {})
-    return {source.name: {**written.get(source.name, {}), **own} for source in contract.data}
+    facts = {}
+    for source in contract.data:
+        ours = dict(written.get(source.name, {}))
+        is_public = ours.pop("public", True) and bool(ours) and len(contract.data) > 1
+        facts[source.name] = ours if is_public else {**ours, **own}
+    return facts
 
 
 def own_facts(contract: Contract) -> Mapping[str, Any]:

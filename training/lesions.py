@@ -22,6 +22,7 @@ from inference.bundle import Contract
 from inference.errors import DataError
 from inference.photo import PhotoRecipe, clinical_features, encode_clinical, open_photo, photo_pixels
 from training.announcement import Announcement
+from training.card_facts import read_own_facts
 from training.distributed import joined, own_ranks
 from training.export import PARITY_INPUTS, file_sha256, write_bundle
 from training.hardware import CPU, Hardware, hardware
@@ -158,7 +159,7 @@ def _exported(
     training = {
         **settings.recipe, "settings_sha256": settings.sha256, "seed": args.seed, "smoke": args.smoke, "commit": current_commit(),
         "calibration": asdict(point.calibration), "fusion": asdict(point.fusion), "parity": parity,
-        "device": work.machine.device.type, "epochs": fitted.epochs, **more,
+        "device": work.machine.device.type, "epochs": fitted.epochs, **more, "card": read_own_facts(args.data),
     }  # fmt: skip
     contract = lesion_contract(data, args.version, work.checksum, recipe, point.threshold, training)
     contract = contract if work.learned is None else passed_on(contract, work.learned, work.task)

@@ -77,7 +77,7 @@ class TrackedRun:
     def log_bundle(self, folder: Path) -> str:
         """Log the measured bundle: its files, the graph as a registered model, and its figures linked to that model.
 
-        The new version gets the alias `challenger`, or `smoke` where the run's parameter `smoke` is true. Returns the version.
+        The new version gets the alias `challenger`, or `smoke` where it was trained with --smoke. Returns the version.
         """
         with _store_errors():
             bundle = load_bundle(folder)
@@ -95,7 +95,7 @@ class TrackedRun:
             model = log_onnx_model(bundle, folder, name, tags, self.parameters)
             self._log_figures(json.loads((folder / "metrics.json").read_text(encoding="utf-8")), model.model_id)
             registered = str(model.registered_model_version)
-            is_smoke = self.parameters.get("smoke") == "True"
+            is_smoke = str(contract.training.get("smoke", self.parameters.get("smoke"))) == "True"
             _describe(name, registered, tags, _description(contract, is_smoke=is_smoke))
             MlflowClient().set_registered_model_alias(name, SMOKE if is_smoke else CHALLENGER, registered)
             return registered
