@@ -18,6 +18,7 @@ from training.data_command import add_data
 from training.drift_command import add_drift
 from training.keys_command import add_keys
 from training.promotion_command import add_promotion
+from training.reissue_command import add_reissue
 
 DONE, FAILED = 0, 2
 TASKS = ("symptoms", "acuity", "lesions")
@@ -63,6 +64,7 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
     add_promotion(commands)
     add_keys(commands)
     add_drift(commands)
+    add_reissue(commands)
     return top
 
 
