@@ -9,56 +9,26 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import ValidationError
+from typing import Literal
 
 from inference.acuity import AcuityModel
 from inference.assessment import Assessment, BundleName
 from inference.bundle import TRUSTED_KEYS_FOLDER, Bundle, load_bundle
 from inference.case import CaseReading, case_sha256
-from inference.errors import BundleError, CaseError, PolicyError
+from inference.errors import BundleError, PolicyError
 from inference.lesions import LesionModel
 from inference.models import Models
 from inference.photo import PhotoSource
 from inference.policy import Policy
 from inference.priors import Priors
+from inference.stored_assessments import ABSENT, Difference, Plain, StoredAssessment, differences
 from inference.symptoms import SymptomModel
 from inference.triage import Triage, package_version, runtime_name
 
-Plain = dict[str, Any]
 Way = Callable[[Triage], Assessment]
 Status = Literal["identical", "differs", "impossible"]
-_ABSENT = "(absent)"
 _FAILED = "model failed on this case"  # as the triage says it
-_PATIENTS_WORDS = "not_understood"  # of which a difference shows the place alone
-_SHOWN_LENGTH = 60
-
-
-@dataclass(frozen=True)
-class StoredAssessment:
-    """An assessment as it was stored: its JSON, parsed, and what it means. `name` is the file and line, or the referral."""
-
-    name: str
-    plain: Plain
-    assessment: Assessment
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A field whose value is another one now; `where` as in `differential.0.probability`."""
-
-    where: str
-    stored: Any
-    now: Any
-
-    def __str__(self) -> str:
-        if self.where.startswith(_PATIENTS_WORDS):
-            return f"{self.where} differs"
-        return f"{self.where}: stored {_shown(self.stored)}, now {_shown(self.now)}"
 
 
 @dataclass(frozen=True)
@@ -78,14 +48,10 @@ class Replay:
 
     def as_json(self) -> Plain:
         """For a program: stable keys; no words of the patient's."""
-        shown = [
-            {"where": one.where} if one.where.startswith(_PATIENTS_WORDS) else {"where": one.where, "stored": one.stored, "now": one.now}
-            for one in self.differences
-        ]
         bundles = {task: name.model_dump() for task, name in self.bundles.items()}
         return {
             "name": self.name, "case_id": self.case_id, "status": self.status, "bundles": bundles,
-            "differences": shown, "why": list(self.why), "notes": list(self.notes),
+            "differences": [one.as_json() for one in self.differences], "why": list(self.why), "notes": list(self.notes),
         }  # fmt: skip
 
 
@@ -110,8 +76,8 @@ class Replayer:
     ) -> Replay:
         """The stored assessment again. `photos` as in `Triage.assess`.
 
-        `others` are further ways by which it may have come about, besides the models and the rules alone; `after` is what was done
-        to it before it was stored.
+        `others` are further ways by which it may have come about, besides the usual one; `after` is what was done to it before it
+        was stored.
         """
         was = stored.assessment
         bundles = was.provenance.bundles
@@ -120,8 +86,9 @@ class Replayer:
         except (BundleError, PolicyError) as error:
             return Replay(stored.name, was.case_id, "impossible", bundles, why=(str(error),))
         nearest: tuple[Difference, ...] | None = None
-        for again in _ways(triage, reading, was, photos, others):
-            found = tuple(differences(stored.plain, json.loads(_as_stored(after(again) if after else again, was).model_dump_json())))
+        for way in (lambda triage: triage.assess(reading, stored.received_at, photos), *others):
+            again = after(way(triage)) if after else way(triage)
+            found = tuple(differences(stored.plain, json.loads(_as_stored(again, was).model_dump_json())))
             if not found:
                 return Replay(stored.name, was.case_id, "identical", bundles, notes=tuple(self._notes(was)))
             nearest = found if nearest is None or len(found) < len(nearest) else nearest
@@ -188,12 +155,12 @@ class Replayer:
         for one in found:
             if one.where == "provenance.rule_version":
                 yield f"the rules are another version ({one.now}, then {one.stored}): replay it with the nabz that has those"
-            elif one.where.startswith("photos.") and one.where.endswith(".sha256") and _ABSENT not in (one.stored, one.now):
+            elif one.where.startswith("photos.") and one.where.endswith(".sha256") and isinstance(one.stored, str) and one.stored != ABSENT:
                 number = int(one.where.split(".")[1])
                 yield f"photo {was.photos[number].photo} is another file than then (SHA-256 {one.stored[:16]}…): bring that one back"
         for failure in (why for why in was.review.why if _FAILED in why):
             yield f"then {failure}: what went wrong cannot be repeated"
-        if added := sorted({one.where for one in found if one.stored == _ABSENT and not one.where.rpartition(".")[2].isdigit()}):
+        if added := sorted({one.where for one in found if one.stored == ABSENT and not one.where.rpartition(".")[2].isdigit()}):
             yield f"it lacks what this version writes ({', '.join(added[:3])}): it was made by code from before that"
         if then.runtime not in (None, runtime_name()) and all(_is_rounding(one) for one in found):
             yield "only last digits differ, and other libraries or another kind of processor computed it (see the note)"
@@ -204,79 +171,12 @@ class Replayer:
             yield f"computed then with {was.provenance.runtime}; here with {here}"
 
 
-def read_assessments(path: Path) -> list[StoredAssessment]:
-    """The assessments in a file as `nabz rank` and `nabz assess` write them: one JSON object, a list of them, or one a line.
-
-    Raises CaseError naming the line that is no assessment.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CaseError(f"{path} cannot be read ({type(error).__name__}): name a file that `nabz rank --format json` wrote") from error
-    try:
-        whole = json.loads(text)
-        found = whole if isinstance(whole, list) else [whole]
-        places = [str(path)] if not isinstance(whole, list) else [f"{path}, item {number}" for number in range(1, len(whole) + 1)]
-    except ValueError:
-        lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-        found, places = (
-            [_parsed(line, f"{path}, line {number}") for number, line in lines],
-            [f"{path}, line {number}" for number, _ in lines],
-        )
-    if not found:
-        raise CaseError(f"{path} holds no assessment: name a file that `nabz rank --format json` or `nabz assess --json` wrote")
-    return [stored_assessment(plain, place) for plain, place in zip(found, places, strict=True)]
-
-
-def stored_assessment(plain: Any, name: str) -> StoredAssessment:
-    """What was stored under `name`, from its parsed JSON. Raises CaseError when it is no assessment."""
-    try:
-        return StoredAssessment(name, plain, Assessment.model_validate(plain))
-    except ValidationError as error:
-        where = ", ".join(sorted({".".join(map(str, one["loc"])) or "the whole" for one in error.errors()})[:3])
-        raise CaseError(f"{name} is no assessment of this or an earlier version, at: {where}; write it with --format json") from error
-
-
-def cases_of(stored: Sequence[StoredAssessment], readings: Sequence[CaseReading], path: Path) -> list[CaseReading]:
-    """The case of each assessment: of its `case_id`, and of those the one with the hash that the provenance names.
-
-    Raises CaseError when the file has no case of that name.
-    """
-    by_id: dict[str, list[CaseReading]] = {}
-    for reading in readings:
-        by_id.setdefault(reading.case.case_id, []).append(reading)
-    found = []
-    for one in stored:
-        of_name = by_id.get(one.assessment.case_id)
-        if of_name is None:
-            raise CaseError(f"{path} has no case {one.assessment.case_id}: name the file that {one.name} was made from with --case")
-        sha256 = one.assessment.provenance.input_sha256
-        found.append(next((reading for reading in of_name if case_sha256(reading.case) == sha256), of_name[0]))
-    return found
-
-
-def differences(stored: Any, now: Any, where: str = "") -> Iterator[Difference]:
-    """Every place at which two parsed JSON values differ, down to type, last digit and the order of keys."""
-    if isinstance(stored, dict) and isinstance(now, dict):
-        for key in dict.fromkeys((*stored, *now)):
-            yield from differences(stored.get(key, _ABSENT), now.get(key, _ABSENT), f"{where}.{key}" if where else key)
-        if stored.keys() == now.keys() and list(stored) != list(now):
-            yield Difference(f"{where or 'the whole'} (order of keys)", list(stored), list(now))
-    elif isinstance(stored, list) and isinstance(now, list):
-        for place, (one, other) in enumerate(zip_longest(stored, now, fillvalue=_ABSENT)):
-            yield from differences(one, other, f"{where}.{place}")
-    elif json.dumps(stored) != json.dumps(now):
-        yield Difference(where, stored, now)
-
-
-def _ways(triage: Triage, reading: CaseReading, was: Assessment, photos: PhotoSource | None, others: Sequence[Way]) -> Iterator[Assessment]:
-    """Each way by which it may have come about. A service that is late ranks by the rules alone, and says why last."""
-    now = datetime.fromisoformat(was.received_at)  # counts only where the case names no time, and then it is this one
-    yield triage.assess(reading, now, photos)
-    if was.scored_by != "models and rules" and was.review.why:
-        yield triage.by_rules([reading], now, was.review.why[-1])[0]
-    for way in others:
-        yield way(triage)
+def summary_of(replays: Iterable[Replay]) -> dict[Status, int]:
+    """How many came out how."""
+    counts: dict[Status, int] = {"identical": 0, "differs": 0, "impossible": 0}
+    for one in replays:
+        counts[one.status] += 1
+    return counts
 
 
 def _as_stored(again: Assessment, was: Assessment) -> Assessment:
@@ -286,27 +186,7 @@ def _as_stored(again: Assessment, was: Assessment) -> Assessment:
     return again.model_copy(update={"rank": was.rank, "provenance": provenance})
 
 
-def _parsed(line: str, place: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise CaseError(f"{place} is not valid JSON: write it again with `nabz rank --format json`") from error
-
-
 def _is_rounding(one: Difference) -> bool:
     """Whether two numbers are as good as equal: a float32 probability has seven digits."""
     values = one.stored, one.now
     return all(isinstance(value, float) for value in values) and abs(values[0] - values[1]) <= 1e-5
-
-
-def _shown(value: Any) -> str:
-    text = value if value == _ABSENT else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _SHOWN_LENGTH else f"{text[: _SHOWN_LENGTH - 1]}…"
-
-
-def summary_of(replays: Iterable[Replay]) -> dict[Status, int]:
-    """How many came out how."""
-    counts: dict[Status, int] = {"identical": 0, "differs": 0, "impossible": 0}
-    for one in replays:
-        counts[one.status] += 1
-    return counts

@@ -150,6 +150,13 @@ def test_rollback_without_a_task_takes_the_last_one_that_was_switched(models, ga
     assert (roll_back(models).task, live_versions(models)) == ("symptoms", {"symptoms": "1.0.0", "acuity": "1.1.0"})
 
 
+def test_a_lost_serving_file_comes_back_from_the_history(models, gates):
+    """Nothing is live: what was live last is what rollback goes back to."""
+    promoted(models, "1.1.0")
+    (models / SERVING_FILE).unlink()
+    assert (roll_back(models).after, live_versions(models)) == ("1.1.0", {"acuity": "1.1.0"})
+
+
 def test_nothing_was_ever_promoted(models):
     """There is no history to go back in."""
     assert refused(lambda: roll_back(models)) == f"nothing was ever promoted in {models}, so that there is nothing to go back to"

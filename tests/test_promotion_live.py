@@ -16,8 +16,9 @@ from inference.bundle import load_bundle
 from inference.case import read_case
 from inference.models import SERVING_FILE, live_versions
 from inference.policy import load_policy
-from inference.replay import Replayer, stored_assessment
+from inference.replay import Replayer
 from inference.service.scoring import Scorer
+from inference.stored_assessments import stored_assessment
 from training.export import copy_as_version, make_live
 from training.promotion import Judged, promote, roll_back
 

@@ -17,17 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from service_app import CASE, MILD, Service, running_service
 
-from inference import replay as replay_module
-from inference.case import CaseReading, read_case
+from inference.case import CaseReading, case_sha256, read_case
 from inference.casefile import read_cases
 from inference.cli import main
 from inference.errors import CaseError, NotFoundError
 from inference.models import load_models
 from inference.policy import load_policy
 from inference.priors import Multiplier, Priors
-from inference.replay import Replay, Replayer, cases_of, differences, read_assessments, stored_assessment
+from inference.replay import Replay, Replayer
 from inference.service.replaying import replay_referral
 from inference.service.scoring import LATE
+from inference.stored_assessments import StoredAssessment, cases_of, differences, read_assessments, stored_assessment
 from inference.symptoms import by_severity
 from inference.triage import Triage
 from training.bench_service import structured_cases
@@ -62,7 +62,7 @@ def case(**fields: Any) -> CaseReading:
     return read_case({"case_id": "a", "age_years": 40, "sex": "male", "complaint": "bukhar aur khansi", **fields}, "a")
 
 
-def stored(triage: Triage, reading: CaseReading, photos: Path | None = None, **changes: Any) -> replay_module.StoredAssessment:
+def stored(triage: Triage, reading: CaseReading, photos: Path | None = None, **changes: Any) -> StoredAssessment:
     """What `nabz assess --json` prints, with top-level fields changed."""
     plain = json.loads(triage.assess(reading, NOW, photos).model_dump_json())
     return stored_assessment({**plain, **changes}, "x.json")
@@ -128,7 +128,7 @@ def test_another_case_is_said_to_be_another(triage, replayer):
     """The hash in the provenance tells that the case's file was changed since."""
     was = stored(triage, case())
     found = replayer.replay(was, case(age_years=80))
-    then, now = was.assessment.provenance.input_sha256, replay_module.case_sha256(case(age_years=80).case)
+    then, now = was.assessment.provenance.input_sha256, case_sha256(case(age_years=80).case)
     assert found.status == "differs"
     assert found.why == (f"the case is not the one that was assessed (SHA-256 {now[:16]}…, then {then[:16]}…): find that one",)
 
@@ -220,12 +220,12 @@ def test_local_priors_must_be_those_of_then(triage, models_folder):
     assert (others.status, "the file given has bbbbbbbbbbbbbbbb…" in others.why[0]) == ("impossible", True)
 
 
-def test_a_case_that_rules_alone_ranked_is_replayed_by_them(triage, replayer):
-    """That the models were late cannot be repeated; what the rules then said can."""
+def test_another_way_is_tried_when_one_is_named(triage, replayer):
+    """An assessment by the rules alone is reproduced by the rules, and by nothing else."""
     reading = case(vitals={"spo2_percent": 84, "pulse_per_minute": 130})
-    plain = json.loads(triage.by_rules([reading], NOW, LATE)[0].model_dump_json())
-    assert replayer.replay(stored_assessment(plain, "x.json"), reading).status == "identical"
-    assert replayer.replay(stored_assessment({**plain, "floor_level": 5}, "x.json"), reading).status == "differs"
+    was = stored_assessment(json.loads(triage.by_rules([reading], NOW, LATE)[0].model_dump_json()), "x.json")
+    assert replayer.replay(was, reading).status == "differs"
+    assert replayer.replay(was, reading, others=[lambda one: one.by_rules([reading], NOW, LATE)[0]]).status == "identical"
 
 
 def test_differences_see_types_missing_keys_and_the_order_of_keys():
@@ -261,6 +261,28 @@ def test_the_command_says_what_came_out(ranked, tmp_path, capsys):
     assert main(["replay", str(one), "--case", str(REFERRALS), "--json", "--models", str(tmp_path)]) == 2
     shown = json.loads(capsys.readouterr().out)
     assert (shown["status"], shown["case_id"], shown["differences"]) == ("impossible", json.loads(lines[0])["case_id"], [])
+
+
+def test_the_example_of_the_help_runs(ranked, monkeypatch, capsys):
+    """As it stands there, in a folder that has such a file."""
+    with pytest.raises(SystemExit):
+        main(["replay", "--help"])
+    example = re.search(r"example: nabz (replay ranked\.jsonl --case \S+)", capsys.readouterr().out)
+    assert example is not None
+    words = example[1].split()
+    words[1], words[3] = "ranked.jsonl", str(ROOT / words[3])
+    monkeypatch.chdir(ranked.parent)
+    monkeypatch.setenv("NABZ_MODELS", str(ROOT / "models"))
+    assert main(words) == 0
+
+
+def test_what_is_neither_a_file_nor_a_referral_is_told(capsys):
+    """A mistyped name must not end in the service's database."""
+    assert main(["replay", "rankd.json"]) == 2
+    expected = (
+        "nabz: rankd.json cannot be read (FileNotFoundError): name a file that `nabz rank --format json` wrote, or a referral's id (r-…)\n"
+    )
+    assert capsys.readouterr().err == expected
 
 
 @pytest.mark.parametrize(
@@ -328,6 +350,18 @@ def test_every_assessment_of_a_referral_is_replayed_also_after_an_override(servi
         (f"{id_}, assessment 1", "identical"), (f"{id_}, assessment 2", "identical"),
     ]  # fmt: skip
     assert [one.name for one in replayed(service, id_, 2)] == [f"{id_}, assessment 2"]
+
+
+def test_a_case_that_came_while_the_models_were_late_is_replayed_by_the_rules(service, monkeypatch):
+    """That they were late cannot be repeated; what the rules then said can, with the reason that the service gave."""
+
+    async def nothing(given_: Any) -> None:
+        return None
+
+    monkeypatch.setattr(service.parts.scorer._models, "put", nothing)
+    answer = service.send(CASE)
+    assert answer["scored_by"] == "rules alone" and answer["assessment"]["review"]["why"] == [LATE]
+    assert [one.status for one in replayed(service, answer["id"])] == ["identical"]
 
 
 def test_a_replay_stands_in_the_audit_trail(service):

@@ -80,7 +80,7 @@ def add_switch(models: Path, switch: Switch) -> None:
 
 
 def versions_back(history: Iterable[Switch], task: str, live: str | None) -> list[str]:
-    """The versions of a task that can be gone back to, the most recent first; `live` is the one that serves now.
+    """The versions of a task that can be gone back to, the most recent first; `live` is the one that serves now, if any does.
 
     A promotion lies on top of what was live before it, a rollback takes it off. A switch that was announced and never made, or
     that somebody made by hand, shows in what is live at the next one.
@@ -95,8 +95,9 @@ def versions_back(history: Iterable[Switch], task: str, live: str | None) -> lis
             stack.append(switch.after)
         else:
             _cut(stack, switch.after)
-    if live is not None:
-        _found_live(stack, live)
+    if live is None:
+        return stack[::-1]
+    _found_live(stack, live)
     return [version for version in reversed(stack[:-1]) if version != live]
 
 

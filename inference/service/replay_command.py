@@ -15,10 +15,11 @@ from inference.errors import CaseError
 from inference.models import default_models_folder
 from inference.policy import load_policy
 from inference.priors import load_priors
-from inference.replay import Replay, Replayer, cases_of, read_assessments, summary_of
+from inference.replay import Replay, Replayer, summary_of
+from inference.stored_assessments import cases_of, read_assessments
 
 IDENTICAL, DIFFERS, IMPOSSIBLE = 0, 1, 2
-_FILE_LIKE = re.compile(r".*\.(json|jsonl|ndjson)", re.IGNORECASE)
+_REFERRAL_ID = re.compile(r"r-[0-9a-f]{8,}")
 _SHOWN_DIFFERENCES = 20
 _SHOWN_HASH = 12
 
@@ -53,8 +54,8 @@ def add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def _replay(args: argparse.Namespace) -> int:
     path = Path(args.assessment)
-    is_file = path.is_file() or args.case is not None or _FILE_LIKE.fullmatch(args.assessment) is not None
-    replays = _of_file(args, path) if is_file else _of_referral(args)
+    is_referral = args.case is None and not path.is_file() and _REFERRAL_ID.fullmatch(args.assessment)
+    replays = _of_referral(args) if is_referral else _of_file(args, path)
     out = Console(soft_wrap=True)
     for one in replays:
         if args.json:

@@ -6,6 +6,7 @@ reason of its own after an override. Prints nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -14,15 +15,17 @@ import orjson
 from inference.assessment import Assessment
 from inference.case import Case, CaseReading
 from inference.errors import NabzError, NotFoundError
-from inference.replay import Replay, Replayer, stored_assessment
+from inference.replay import Replay, Replayer, Way
 from inference.service import store
 from inference.service.callers import operator
 from inference.service.database import Unit, make_engine, transact
 from inference.service.intake import NEVER_RAISED
 from inference.service.photo_store import PhotoStore
+from inference.service.scoring import FAILED, LATE, LOADING
 from inference.service.settings import Settings
 from inference.service.unscored import unscored
 from inference.service.vault import Vault
+from inference.stored_assessments import stored_assessment
 
 
 def replay_referral(settings: Settings, replayer: Replayer, id_: str, version: int | None, now: datetime) -> list[Replay]:
@@ -58,14 +61,16 @@ def _replay(replayer: Replayer, vault: Vault, photos: PhotoStore, id_: str, vers
     reading = CaseReading(Case.model_validate(content["case"]), tuple(one for one in problems if one != NEVER_RAISED))
     kept, lost = _photos(photos, content["photos"])
     after = _with_reason if NEVER_RAISED in problems else None
-    replay = replayer.replay(
-        stored_assessment(content["assessment"], name),
-        reading,
-        kept,
-        others=[lambda triage: unscored(reading, datetime.fromisoformat(content["assessment"]["received_at"]), triage.policy)],
-        after=after,
-    )
+    stored = stored_assessment(content["assessment"], name)
+    replay = replayer.replay(stored, reading, kept, others=list(_without_models(reading, stored.received_at)), after=after)
     return replay if replay.status != "differs" or not lost else _named(replay, lost)
+
+
+def _without_models(reading: CaseReading, now: datetime) -> Iterator[Way]:
+    """How the service ranks when the models are late, not yet loaded or failing, and when the rules fail too."""
+    for why in (LATE, LOADING, FAILED):
+        yield lambda triage, why=why: triage.by_rules([reading], now, why)[0]  # type: ignore[misc]
+    yield lambda triage: unscored(reading, now, triage.policy)
 
 
 def _with_reason(assessment: Assessment) -> Assessment:
