@@ -15,11 +15,12 @@ from rich.table import Table
 from inference.casefile import read_cases
 from inference.errors import CaseError, DataError
 from inference.models import default_models_folder, load_models
-from inference.monitor import ALARM_LEVEL, DEFAULT_DAYS, LEAST_EFFECT, WATCH_LEVEL, Change, Report, monitor, windows_of
-from inference.monitor_features import Sample
+from inference.monitor import ALARM_LEVEL, DEFAULT_DAYS, LEAST_EFFECT, WATCH_LEVEL, monitor, windows_of
 from inference.monitor_metrics import metrics_text
 from inference.monitor_outcomes import read_outcomes
 from inference.monitor_reference import Reference, read_reference, reference_document, reference_of_sample
+from inference.monitor_report import Change, Report
+from inference.monitor_sample import Sample
 from inference.monitor_scoring import live_reference, names_of, sample_of_cases, scripts_of
 from inference.monitor_words import GROUPS, sentence
 from inference.policy import load_policy

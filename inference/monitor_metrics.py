@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from math import isnan
 
-from inference.monitor import Report
 from inference.monitor_features import FINDING
+from inference.monitor_report import Report
 from inference.monitor_words import GROUPS
 
 INDEX, ALARMS, CHECKED, CASES = "nabz_drift_psi", "nabz_drift_alarms", "nabz_drift_checked_timestamp_seconds", "nabz_drift_cases"

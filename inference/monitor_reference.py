@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from inference.errors import BundleError, DataError
-from inference.monitor_features import FINDING, SET_ASIDE, Column, Sample, counts_of, task_of
+from inference.monitor_features import FINDING, SET_ASIDE, task_of
+from inference.monitor_sample import Column, Sample, counts_of
 from inference.monitor_statistics import calibration_fit, dispersion_of
 
 Array = NDArray[Any]

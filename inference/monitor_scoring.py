@@ -18,8 +18,9 @@ from inference.case import CaseReading
 from inference.errors import BundleError, DataError
 from inference.lesions import LesionModel, LesionRequest, LesionScore
 from inference.models import SERVING_FILE, Models, live_versions
-from inference.monitor_features import Sample, Scored, Scripts, sample_of
+from inference.monitor_features import Scored, Scripts, sample_of
 from inference.monitor_reference import Reference, merged, reference_of_contract
+from inference.monitor_sample import Sample
 from inference.photo import PhotoSource
 from inference.triage import BATCH, Triage
 

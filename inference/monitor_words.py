@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inference.monitor_features import DATA, FINDING, FINDINGS, MIX, SET_ASIDE, STATE_OF, Column, Sample
+from inference.monitor_features import DATA, FINDING, FINDINGS, MIX, SET_ASIDE, STATE_OF
+from inference.monitor_sample import Column, Sample
 
 GROUPS = ("data quality", "case mix", "model")
 LEAST_SHOWN = 5  # cases of one district, below which it is not named

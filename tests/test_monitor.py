@@ -14,7 +14,7 @@ from inference.cli import main
 from inference.errors import BundleError, CaseError, DataError
 from inference.models import load_models
 from inference.monitor import Window, judged, monitor, windows_of
-from inference.monitor_features import FINDING, Column, Sample, Scripts, family_of, sample_of, task_of
+from inference.monitor_features import FINDING, Scripts, family_of, sample_of, task_of
 from inference.monitor_metrics import figures_of, metrics_text
 from inference.monitor_outcomes import read_outcomes
 from inference.monitor_reference import (
@@ -29,6 +29,7 @@ from inference.monitor_reference import (
     reference_of_sample,
     without_small_cells,
 )
+from inference.monitor_sample import Column, Sample
 from inference.monitor_scoring import live_reference, sample_of_cases, scored_cases, scripts_of
 from inference.service.monitor_page import page_of
 from inference.service.monitor_plot import save_plot
@@ -351,7 +352,7 @@ def test_references_of_bundles_come_together(reference, tmp_path):
     assert monitor(both, [Window(columns_of(400, 3))]).notes[0].startswith("the reference is of invented cases")
     with pytest.raises(BundleError, match=r"^acuity 1\.0\.0 carries no reference: make one of your own weeks"):
         reference_of_contract({}, "acuity 1.0.0")
-    with pytest.raises(DataError, match="^no live bundle carries a reference"):
+    with pytest.raises(DataError, match=r"^no live bundle carries a reference"):
         merged([])
-    with pytest.raises(DataError, match="cannot be read: it is not known which bundles are live$"):
+    with pytest.raises(DataError, match=r"cannot be read: it is not known which bundles are live$"):
         live_reference(tmp_path)

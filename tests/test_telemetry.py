@@ -188,5 +188,7 @@ def test_kinds_and_names_are_well_formed():
         "_overrides",
         "_assessments",
         "_degraded",
+        "_psi",
+        "_alarms",
     )
     assert all(name.startswith("nabz_") and name.endswith(units) for name in names)

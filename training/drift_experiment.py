@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from inference.monitor import WATCHED_WINDOWS, Window, WindowReport, judged
+from inference.monitor import WATCHED_WINDOWS, Window, judged
 from inference.monitor_reference import Reference, reference_of_sample
+from inference.monitor_report import WindowReport
 from training.drift_faults import INJECTED, Injected
 from training.drift_weeks import NOTHING, Fault, InventedService, Week
 from training.metrics import Interval, wilson_interval

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inference.case import Case, CaseReading, Photo, read_case
-from inference.monitor_features import Column, Sample, sample_of
+from inference.monitor_features import sample_of
+from inference.monitor_sample import Column, Sample
 from inference.monitor_scoring import sample_of_cases, scored_cases, scripts_of
 from inference.policy import load_policy
 from inference.triage import Triage

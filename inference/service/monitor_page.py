@@ -7,8 +7,9 @@ from math import isnan
 from jinja2 import Environment
 from markupsafe import Markup, escape
 
-from inference.monitor import ALARM_LEVEL, LEAST_EFFECT, WATCH_LEVEL, Report
+from inference.monitor import ALARM_LEVEL, LEAST_EFFECT, WATCH_LEVEL
 from inference.monitor_command import figures
+from inference.monitor_report import Report
 from inference.monitor_words import GROUPS, sentence, title_of
 from inference.service.monitor_plot import plot_svg
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.errors import PolicyError
-from inference.monitor import LEAST_EFFECT, Change, Report
+from inference.monitor import LEAST_EFFECT
+from inference.monitor_report import Change, Report
 from inference.service.simulation_plot import check_format
 
 if TYPE_CHECKING:

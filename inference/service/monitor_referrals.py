@@ -20,8 +20,9 @@ from inference.assessment import Assessment
 from inference.case import Case
 from inference.errors import StorageError
 from inference.lesions import LesionScore
-from inference.monitor_features import Sample, Scripts, sample_of
+from inference.monitor_features import Scripts, sample_of
 from inference.monitor_outcomes import EMERGENCY_LEVEL
+from inference.monitor_sample import Sample
 from inference.service import store
 from inference.service.callers import Who, operator
 from inference.service.database import Unit, make_engine, read, transact

@@ -12,9 +12,10 @@ from datetime import datetime
 
 from inference.errors import NabzError
 from inference.models import default_models_folder
-from inference.monitor import WATCHED_WINDOWS, Report, monitor, windows_of
+from inference.monitor import WATCHED_WINDOWS, monitor, windows_of
 from inference.monitor_metrics import figures_of
 from inference.monitor_reference import read_reference
+from inference.monitor_report import Report
 from inference.monitor_scoring import live_reference, names_of, scripts_of
 from inference.service.callers import Who
 from inference.service.database import Database
@@ -53,7 +54,8 @@ class DriftMonitor:
         try:
             report = await asyncio.to_thread(self._look, now)
         except NabzError as error:
-            _log.warning("drift was not looked for: %s", error)
+            # Bundles without a reference are no fault of anybody's here; a reference that was named and cannot be used is.
+            _log.log(logging.WARNING if self._settings.monitor_reference else logging.INFO, "drift was not looked for: %s", error)
             return
         if report is None:
             return
