@@ -1,4 +1,4 @@
-"""Trains every shipped bundle, one after the other, then chooses the levels' thresholds and counts what calibration rests on: what `make train` runs."""
+"""Trains every shipped bundle, one after the other, then chooses the levels' thresholds, counts what calibration rests on and records the references for drift: what `make train` runs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from training import acuity, lesions, symptoms
 from training.catalogue import CATALOGUE
 from training.export import make_live
 from training.levels import choose_levels
+from training.reissue import record_reference
 
 FIRST_VERSION = "1.0.0"
 
@@ -37,6 +38,10 @@ def train_everything(args: argparse.Namespace) -> list[tuple[Path, float]]:
         refuse_unfair(args.models / "lesions" / versions["lesions"])
     make_live(args.models, {task: versions[task] for task in TASKS})
     choose_levels(args.data, args.models, args.threads)
+    if not args.smoke:
+        for task, _, data in sources:
+            if task in TASKS:
+                record_reference(args.models / task / versions[task], data)
     return done
 
 

@@ -6,6 +6,7 @@ learned from. The graph stays byte for byte, and so does every answer. Trains no
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from training import ktas, nhamcs
 from training.acuity import LAST_TRAINING_YEAR
 from training.catalogue import CATALOGUE
 from training.drift_reference import reference_for
-from training.export import copy_as_version
+from training.export import copy_as_version, write_bundle
 from training.lesions import sketch_of
 from training.probe import PROBE_ROWS, make_probe
 from training.seen import Sketch, of_visits
@@ -46,6 +47,14 @@ def reissue(folder: Path, version: str, data: Path | None) -> Path:
     if data is not None and bundle.contract.task not in TASKS:
         raise DataError(f"{folder}: only bundles that a service runs ({', '.join(TASKS)}) get a reference: leave --data out")
     return copy_as_version(folder, version, None if data is None else _gained(bundle, folder, data))
+
+
+def record_reference(folder: Path, data: Path) -> None:
+    """Write the reference into the contract of a bundle that was just trained and is nobody's version yet; its model stays byte for byte."""
+    contract = load_bundle(folder).contract
+    reference = reference_for(contract.task, load_models(folder.parent.parent), data)
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    write_bundle(folder, (folder / "model.onnx").read_bytes(), contract.model_copy(update={"reference": reference}), metrics)
 
 
 def _gained(bundle: Bundle, folder: Path, data: Path) -> dict[str, Any]:
