@@ -204,9 +204,39 @@ def scores_after_training(release: Path, out: Path, seed: int) -> np.ndarray:
 
 
 def test_the_same_seed_trains_the_same_model(tiny_release, tmp_path):
-    """Predictions agree to a millionth."""
+    """The file of the model is the same byte for byte, and names no folder of this machine; predictions are so, too."""
     one, two = (scores_after_training(tiny_release, tmp_path / name, seed=1) for name in "ab")
-    assert one == pytest.approx(two, abs=1e-6)
+    assert (one == two).all()
+    first, second = ((tmp_path / name / "models" / "symptoms-ddxplus" / "0.0.1" / "model.onnx").read_bytes() for name in "ab")
+    assert first == second
+    assert b"site-packages" not in first
+    assert str(Path(symptoms.__file__).parent).encode() not in first
+
+
+def test_a_dry_run_says_what_it_would_do_and_writes_nothing(tiny_release, tmp_path, capsys):
+    """Settings with their hash, the data card, the files and the time; the folder that it would write is returned."""
+    out = tmp_path / "models" / "symptoms-ddxplus" / "0.0.1"
+    args = arguments(tiny_release, out)
+    args.dry_run, args.runs = True, tmp_path / "runs"
+    before = sorted(tmp_path.rglob("*"))
+    assert symptoms.train(args) == out
+    text = capsys.readouterr().err
+    for part in ("settings ", "data card: 12,800 synthetic patients", "would write: ", "settings.json", "fitting takes about"):
+        assert part in text
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_leaves_its_settings_and_its_hash_is_in_the_contract(tiny_release, tmp_path):
+    """The run's folder has settings and data card, and no checkpoint once it is done."""
+    out = tmp_path / "models" / "symptoms-ddxplus" / "0.0.1"
+    args = arguments(tiny_release, out, steps=2)
+    args.runs = tmp_path / "runs"
+    symptoms.train(args)
+    training = load_bundle(out).contract.training
+    folder = tmp_path / "runs" / "symptoms-ddxplus" / training["settings_sha256"][:16]
+    assert sorted(path.name for path in folder.iterdir()) == ["data_card.json", "settings.json"]
+    assert (training["best_step"], training["steps"]) in ((1, 2), (2, 2))
+    assert 0 < training["held_out_loss"] < 1
 
 
 def test_a_release_in_ddxplus_format_is_a_benchmark_and_says_so(tiny_release, tmp_path):

@@ -9,7 +9,6 @@ import io
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 
@@ -19,6 +18,7 @@ from training.export import PARITY_INPUTS, check_parity
 from training.lesion_fitting import Examples, hide_answers
 from training.lesion_network import OUTPUTS, CalibratedLesionNetwork
 from training.lesion_views import to_input
+from training.onnx_traces import without_traces
 from training.probe import PROBE_ROWS, Source, make_probe
 
 Array = NDArray[Any]
@@ -43,7 +43,7 @@ def export_onnx(scorer: CalibratedLesionNetwork, size: int, clinical_size: int) 
         raise ExportError("torch did not export the lesion network")
     buffer = io.BytesIO()
     program.save(buffer)  # type: ignore[arg-type]  # the stub knows paths only
-    model = _without_traces(buffer.getvalue())
+    model = without_traces(buffer.getvalue())
     if len(model) > LARGEST_MODEL_BYTES:
         raise ExportError(f"the lesion model has {len(model)} bytes; at most {LARGEST_MODEL_BYTES} are shipped")
     return model
@@ -78,13 +78,3 @@ def _source(scorer: CalibratedLesionNetwork) -> Source:
         return dict(zip(OUTPUTS, (output.numpy() for output in outputs), strict=True))
 
     return source
-
-
-def _without_traces(model: bytes) -> bytes:
-    """The model without the exporter's stack traces: they name folders of the machine that trained it."""
-    proto = onnx.load_model_from_string(model)
-    for part in (proto, proto.graph, *proto.graph.node, *proto.graph.initializer, *proto.graph.value_info):
-        del part.metadata_props[:]
-    for value in (*proto.graph.input, *proto.graph.output):
-        del value.metadata_props[:]
-    return proto.SerializeToString()

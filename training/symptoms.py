@@ -18,14 +18,16 @@ from torch import Tensor
 
 from training import symptom_evaluation
 from training.announcement import Announcement
+from training.card_facts import read_own_facts
 from training.catalogue import CATALOGUE
 from training.distributed import joined, own_ranks
 from training.export import PARITY_INPUTS, check_parity, file_sha256, write_bundle
-from training.generator import MISSING_SHARE, PatientGenerator
+from training.generator import PatientGenerator
 from training.hardware import hardware
 from training.knowledge import Knowledge, load_knowledge, training_source
 from training.list_head import ListingScorer, read_lists, with_list_contract, with_lists
 from training.live_table import live_table
+from training.onnx_traces import without_traces
 from training.probe import make_probe
 from training.run_artifacts import symptom_artifacts
 from training.scope_calibration import calibrate_scope
@@ -45,7 +47,7 @@ from training.symptom_network import SymptomNetwork
 from training.symptom_recipe import Recipe, recipe_of
 from training.symptom_scorer import OUTPUTS, SymptomScorer
 from training.symptom_search import search_symptoms
-from training.tracking import TrackedRun, current_commit, tracked_run
+from training.tracking import current_commit, tracked_run
 
 MISSED_SHARE = 0.05
 CHECKPOINT = "checkpoint.pt"
@@ -106,8 +108,9 @@ def train(args: argparse.Namespace) -> Path:
         measured = calibrate_decisions(scorer, knowledge, recipe, args.seed)
         source = "catalogue" if is_catalogue else training_source(data).name
         training = {
-            "settings_sha256": settings.sha256, "seed": args.seed, "commit": current_commit(), "parity": parity,
+            "settings_sha256": settings.sha256, "seed": args.seed, "smoke": args.smoke, "commit": current_commit(), "parity": parity,
             "temperature": scorer.temperature, "best_step": fitted.best_step, "held_out_loss": fitted.held_out_loss, **found, **vars(recipe),
+            "card": read_own_facts(data),
         }  # fmt: skip
         contract = symptom_contract(task, args.version, knowledge, source, checksum, training, measured)
         contract = contract if lists is None else with_list_contract(contract, lists)
@@ -175,7 +178,7 @@ def _exported(scorer: SymptomScorer | ListingScorer) -> bytes:
         verbose=False,
     )
     assert program is not None
-    return program.model_proto.SerializeToString()
+    return without_traces(program.model_proto.SerializeToString())
 
 
 def calibrate_decisions(scorer: SymptomScorer, knowledge: Knowledge, recipe: Recipe, seed: int) -> Decisions:
