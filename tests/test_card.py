@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from inference.bundle import Contract
+from inference.models import live_versions
 from training.card import render_card
 from training.card_check import is_safety_figure
 from training.card_facts import MODEL_FACTS, NOT_DESCRIBED, model_facts, tripod_items
 
-BUNDLES = ("symptoms/1.1.0", "acuity/1.1.0", "lesions/1.1.0", "symptoms-ddxplus/1.1.0", "lesions-ham10000/1.0.0")
+MODELS = Path(__file__).resolve().parent.parent / "models"
+LIVE = {task: f"{task}/{version}" for task, version in live_versions(MODELS).items()}
+BUNDLES = sorted(path.parent.relative_to(MODELS).as_posix() for path in MODELS.glob("*/*/contract.json"))
 SECTIONS = [
     "At a glance", "Limits", "Model details", "Intended use", "Population and setting", "Outcome", "Predictors", "Data", "Missing data",
     "Sample size", "Training and evaluation", "Figures", "Thresholds", "Calibration", "Fairness", "Ethics and privacy",
@@ -115,7 +118,7 @@ def test_the_first_screen_begins_with_who_is_missed(bundle):
 
 def test_what_is_for_machines_is_named_and_not_dumped(models_folder):
     """Probe, sketch and reference are a word each; deep tables and long lists of training are counted."""
-    contract, metrics = shipped(models_folder, "acuity/1.1.0")
+    contract, metrics = shipped(models_folder, LIVE["acuity"])
     training = {
         **contract.training,
         "card": {"outcome": "Own."},
@@ -142,7 +145,7 @@ def test_what_is_for_machines_is_named_and_not_dumped(models_folder):
 
 def test_a_bare_contract_gets_a_card_that_says_what_it_lacks(models_folder):
     """No data, no figures, a task that nobody described: every gap is named, none is filled."""
-    contract, _ = shipped(models_folder, "lesions/1.1.0")
+    contract, _ = shipped(models_folder, LIVE["lesions"])
     bare = contract.model_copy(update={"task": "cough", "data": (), "training": {}, "limits": (), "thresholds": {}, "labels": ()})
     card = render_card(bare, {"command": "nabz-train evaluate", "evaluations": {}})
     told = sections(card)

@@ -10,10 +10,13 @@ import pytest
 
 from inference.bundle import Contract
 from inference.errors import DataError
+from inference.models import live_versions
 from training.card_check import is_safety_figure, missing_from_card
 from training.card_facts import MODEL_FACTS, model_facts, read_own_facts, source_facts
 
-BUNDLES = ("symptoms/1.1.0", "acuity/1.1.0", "lesions/1.1.0", "symptoms-ddxplus/1.1.0", "lesions-ham10000/1.0.0")
+MODELS = Path(__file__).resolve().parent.parent / "models"
+LIVE = {task: f"{task}/{version}" for task, version in live_versions(MODELS).items()}
+BUNDLES = sorted(path.parent.relative_to(MODELS).as_posix() for path in MODELS.glob("*/*/contract.json"))
 
 
 def shipped(models_folder: Path, name: str) -> tuple[Contract, dict[str, Any]]:
@@ -42,13 +45,13 @@ def test_the_shipped_bundles_have_complete_cards(models_folder, name):
 )
 def test_each_thing_that_the_contract_lacks_is_named(models_folder, update, sentence):
     """One sentence for each, and no other."""
-    contract, metrics = shipped(models_folder, "acuity/1.1.0")
+    contract, metrics = shipped(models_folder, LIVE["acuity"])
     assert missing_from_card(contract.model_copy(update=update), metrics) == (sentence,)
 
 
 def test_a_source_without_licence_citation_or_checksum_is_named(models_folder):
     """Three sentences for the one source that lacks three things."""
-    contract, metrics = shipped(models_folder, "lesions/1.1.0")
+    contract, metrics = shipped(models_folder, LIVE["lesions"])
     (source,) = contract.data
     bare = source.model_copy(update={"licence": "", "citation": "", "sha256": ""})
     assert missing_from_card(contract.model_copy(update={"data": (bare,)}), metrics) == (
@@ -60,7 +63,7 @@ def test_a_source_without_licence_citation_or_checksum_is_named(models_folder):
 
 def test_training_without_seed_commit_or_parity_is_named(models_folder):
     """They make the bundle reproducible."""
-    contract, metrics = shipped(models_folder, "acuity/1.1.0")
+    contract, metrics = shipped(models_folder, LIVE["acuity"])
     kept = {name: value for name, value in contract.training.items() if name not in {"seed", "commit", "parity"}}
     assert missing_from_card(contract.model_copy(update={"training": kept}), metrics) == (
         "no seed: the contract's training.seed is missing",
@@ -71,7 +74,7 @@ def test_training_without_seed_commit_or_parity_is_named(models_folder):
 
 def test_figures_that_are_missing_are_named(models_folder):
     """None at all; none of missed patients; none of calibration; none by subgroup; one without bounds."""
-    contract, _ = shipped(models_folder, "lesions/1.1.0")
+    contract, _ = shipped(models_folder, LIVE["lesions"])
     assert missing_from_card(contract, {"evaluations": {}}) == ("no figures: evaluate the bundle first",)
     figure = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 30}
     undefined = {"value": None, "low": None, "high": None, "n": 0}
@@ -86,7 +89,7 @@ def test_figures_that_are_missing_are_named(models_folder):
 
 def test_own_data_must_be_described_by_their_owner(models_folder, tmp_path):
     """A source that nobody knows leaves three gaps, and a `card.toml` beside the data fills them."""
-    contract, metrics = shipped(models_folder, "lesions/1.1.0")
+    contract, metrics = shipped(models_folder, LIVE["lesions"])
     (source,) = contract.data
     own = contract.model_copy(update={"data": (source.model_copy(update={"name": "district photos"}),)})
     assert missing_from_card(own, metrics) == tuple(
@@ -110,7 +113,7 @@ def test_own_data_must_be_described_by_their_owner(models_folder, tmp_path):
 
 def test_what_an_owner_writes_is_of_their_own_data_alone(models_folder):
     """Beside public visits, a service's labelled cases have a general text, which the owner's goes before."""
-    contract, metrics = shipped(models_folder, "acuity/1.1.0")
+    contract, metrics = shipped(models_folder, LIVE["acuity"])
     public, _ = contract.data
     name = "Labelled cases of a triage service (nabz export, or of that form)"
     both = contract.model_copy(update={"data": (public, public.model_copy(update={"name": name}))})
@@ -139,7 +142,7 @@ def test_a_card_toml_with_unknown_keys_or_bad_syntax_is_refused(tmp_path):
 
 def test_a_kind_of_model_that_nobody_described_lacks_every_text(models_folder):
     """A new task cannot go live with a card that says nothing of it."""
-    contract, metrics = shipped(models_folder, "acuity/1.1.0")
+    contract, metrics = shipped(models_folder, LIVE["acuity"])
     missing = missing_from_card(contract.model_copy(update={"task": "cough"}), metrics)
     assert len(missing) == len(MODEL_FACTS)
     assert (
