@@ -98,7 +98,9 @@ def made_bundle(folder: Path, bias: float = 0.0, intended_use: str = "Shows how 
 def logged(folder: Path, bias: float, *, smoke: bool = False) -> tuple[Bundle, str, str]:
     """A bundle made and logged as trainers do it: the bundle, its run and its registered version."""
     bundle = made_bundle(folder, bias)
-    with tracked_run("tiny", {"seed": 7, "smoke": smoke}, {"nhamcs_ed": CHECKSUM, "ktas": "ab" * 32}, {"nhamcs_ed": {"visits": 16}}) as run:
+    with tracked_run(
+        "tiny", {"seed": 7, "smoke": smoke}, {"nhamcs_ed": CHECKSUM, "ktas": "ab" * 32}, {"rows": 16, "row_is": "visits"}
+    ) as run:
         run.log_metrics({"loss": 0.5, "undefined": float("nan")}, 0)
         version = run.log_bundle(folder)
     return bundle, run.run_id, version
@@ -157,7 +159,7 @@ def test_a_run_has_its_settings_commit_and_data_but_no_row(client, first):
     assert sorted(inputs) == ["ktas", "nhamcs_ed"]
     visits = inputs["nhamcs_ed"].dataset
     assert visits.digest == CHECKSUM[:36]
-    assert json.loads(visits.profile) == {"sha256": CHECKSUM, "visits": 16}
+    assert json.loads(visits.profile) == {"sha256": CHECKSUM, "rows": 16, "row_is": "visits"}
     assert json.loads(visits.source)["tags"] == {
         "sha256": CHECKSUM,
         "title": "NHAMCS-ED public-use visits 2015-2019",
@@ -383,10 +385,12 @@ def test_the_server_opens_the_store_and_shows_the_registered_model(first, home):
             page = patiently(port, server, home / "server.log")
             query = urlencode({"name": "nabz-tiny", "alias": "champion"})
             status, body = asked(port, f"/api/2.0/mlflow/registered-models/alias?{query}")
+            card = asked(port, f"/get-artifact?{urlencode({'run_uuid': first[1], 'path': 'bundle/card.md'})}")[1]
         finally:
             os.killpg(server.pid, signal.SIGKILL)  # its worker with it; nothing of it has to be kept
             server.wait()
     assert b"<title>MLflow</title>" in page
+    assert card.startswith(b"# tiny 1.0.0\n")
     assert status == 200
     version: dict[str, Any] = json.loads(body)["model_version"]
     assert version["name"] == "nabz-tiny"

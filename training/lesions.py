@@ -111,7 +111,8 @@ def train(args: argparse.Namespace) -> Path:
         with joined(work.machine.device.type) as ranks:
             take_part(examples, *work.split.of_part(), classes=work.classes, course=replace(course, ranks=ranks))
         return work.out
-    with tracked_run(work.task, settings.parameters(), {work.data.source.name: work.checksum}) as run:
+    checksums = {work.data.source.name: work.checksum}
+    with tracked_run(work.task, settings.parameters(), checksums, asdict(announced.card)) as run:
         with joined(work.machine.device.type) as ranks:
             fitted = _fit(work, examples, replace(course, ranks=ranks), run, quiet=quiet)
         more = found | _step_rate(fitted, work, examples, always=args.profile)

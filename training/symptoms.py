@@ -97,7 +97,7 @@ def train(args: argparse.Namespace) -> Path:
     if not ranks.is_first:
         _fit(knowledge, recipe, course, lambda _values, _step: None, quiet=True)
         return out
-    with tracked_run(task, settings.parameters(), {task: checksum}) as run:
+    with tracked_run(task, settings.parameters(), {task: checksum}, asdict(plan.card)) as run:
         fitted = _fit(knowledge, recipe, course, run.log_metrics, quiet=args.quiet)
         scorer = _calibrated(fitted.network, knowledge, recipe, args.seed)
         whole = scorer if lists is None else with_lists(scorer, lists, knowledge, args)

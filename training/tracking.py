@@ -114,8 +114,8 @@ class TrackedRun:
 class LearnedData(Dataset):
     """A data set by name, origin and checksum. MLflow never sees a row of it."""
 
-    def __init__(self, name: str, checksum: str, facts: Mapping[str, Any]) -> None:
-        self._profile = {"sha256": checksum, **facts}
+    def __init__(self, name: str, checksum: str, data_card: Mapping[str, Any]) -> None:
+        self._profile = {"sha256": checksum, **data_card}
         super().__init__(CodeDatasetSource({"sha256": checksum, **_origin(checksum)}), name, checksum[:_DIGEST_LENGTH])
 
     def _compute_digest(self) -> str:
@@ -123,7 +123,7 @@ class LearnedData(Dataset):
 
     @property
     def profile(self) -> Any:
-        """Counts that a trainer gave, with the whole checksum."""
+        """The whole checksum, and the counts of the run's data card."""
         return self._profile
 
     @property
@@ -141,16 +141,15 @@ def tracked_run(
     task: str,
     parameters: Mapping[str, Any],
     data_checksums: Mapping[str, str],
-    data_facts: Mapping[str, Mapping[str, Any]] | None = None,
+    data_card: Mapping[str, Any] | None = None,
 ) -> Iterator[TrackedRun]:
     """Run the body inside an MLflow run of the experiment `nabz-<task>`, with the data that it learns from as inputs.
 
-    `data_checksums` are SHA-256 by the data's name, `data_facts` counts of them (rows, patients) by the same name.
+    `data_checksums` are SHA-256 by the data's name, `data_card` counts of what the run makes of them: never a row.
     Raises TrackingError when the store cannot be used.
     """
     kept = {name: str(value)[:_PARAMETER_LENGTH] for name, value in parameters.items()}
-    facts = data_facts or {}
-    data = {name: LearnedData(name, checksum, facts.get(name, {})) for name, checksum in data_checksums.items()}
+    data = {name: LearnedData(name, checksum, data_card or {}) for name, checksum in data_checksums.items()}
     with _store_errors():
         mlflow.set_tracking_uri(tracking_uri())
         _open_experiment(registered_name(task))
