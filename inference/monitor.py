@@ -81,7 +81,7 @@ def judged(
     """One window, given the reports of the windows just before it."""
     changes = changes_of(reference, window.sample)
     probability, outcome = known_outcomes(window.sample, outcomes)
-    calibration = calibration_now(probability, outcome)
+    calibration = calibration_now(probability, outcome, reference.calibration)
     changes += calibration_changes(reference.calibration, calibration, LEAST_EFFECT)
     tails = adjusted(np.array([one.p for one in changes]), np.array([one.family for one in changes]))
     watched = [{one.feature for one in report.changes if one.state != "quiet"} for report in before]

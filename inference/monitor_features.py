@@ -53,7 +53,7 @@ _FAMILY_NAMES = {
         "vital", "vital_state", "digits", "pressures", "age_digit", "age_known", "complaint_words", "repeat", "hour", "field_set_aside",
         "photo_problem", "photo_light", "photo_detail", "photo_ita",
     },
-    MIX: {"age_years", "sex", "script", "district", "province", "arrival", "priority", "photos", "findings_present", "photo_tone"},
+    MIX: {"age_years", "sex", "script", "district", "province", "arrival", "priority", "photos", "findings_present", "photo_tone", "condition"},
 }  # fmt: skip
 # Which bundle's reference a feature belongs to; the rest is the symptom model's.
 _LESION_HEADS = frozenset({"photo_problem", "photo_light", "photo_detail", "photo_ita", "photo_tone", "unfamiliarity", "lesion", "malignancy", "lesion_probability"})  # fmt: skip

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from inference.errors import BundleError, DataError
 from inference.monitor_features import FINDING, SET_ASIDE, task_of
 from inference.monitor_sample import Column, Sample, counts_of
-from inference.monitor_statistics import calibration_fit, dispersion_of
+from inference.monitor_statistics import calibration_fit, dispersion_of, odds_shift
 
 Array = NDArray[Any]
 BYTES_LIMIT = 200_000
@@ -82,15 +82,20 @@ class Numbers(_Frozen):
 
 
 class Calibration(_Frozen):
-    """How emergency probabilities fitted the outcomes: calibration-in-the-large and slope with their standard errors."""
+    """How emergency probabilities fitted the outcomes: calibration-in-the-large and slope with their standard errors.
+
+    `constant` belongs to the slope; `shift_error` is the standard error of the log odds given both. See `monitor_statistics`.
+    """
 
     n: int = Field(ge=1)
     events: int = Field(ge=0)
     expected: float
     intercept: float
     intercept_error: float
+    constant: float
     slope: float
     slope_error: float
+    shift_error: float
 
 
 Feature = Annotated[Shares | Numbers, Field(discriminator="kind")]
@@ -192,12 +197,12 @@ def _calibration(sample: Sample, outcomes: Mapping[str, bool]) -> Calibration | 
     probability, outcome = known_outcomes(sample, outcomes)
     if len(outcome) < _LEAST_OUTCOMES:
         return None
-    intercept, intercept_error, slope, slope_error = calibration_fit(probability, outcome)
-    if np.isnan([intercept, slope]).any():
+    fit = calibration_fit(probability, outcome)
+    _, shift_error = odds_shift(probability, outcome, fit.constant, fit.slope)
+    if np.isnan([*fit, shift_error]).any():
         return None
     return Calibration(
-        n=len(outcome), events=int(outcome.sum()), expected=float(probability.sum()),
-        intercept=intercept, intercept_error=intercept_error, slope=slope, slope_error=slope_error,
+        n=len(outcome), events=int(outcome.sum()), expected=float(probability.sum()), shift_error=shift_error, **fit._asdict()
     )  # fmt: skip
 
 

@@ -54,7 +54,10 @@ class Change(_Frozen):
 
 
 class CalibrationNow(_Frozen):
-    """How emergency probabilities fit the known outcomes of a window. Pairs are 95 % intervals."""
+    """How emergency probabilities fit the known outcomes of a window. Pairs are 95 % intervals.
+
+    `odds_shift` is by how much the log odds of an emergency differ from the reference's at the same probability.
+    """
 
     n: int
     events: int
@@ -67,6 +70,8 @@ class CalibrationNow(_Frozen):
     slope_error: float
     ece: float
     ece_interval: tuple[float, float]
+    odds_shift: float
+    odds_shift_error: float
 
 
 class WindowReport(_Frozen):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import erfc, exp, inf, lgamma, log, nan, sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,24 +176,57 @@ def adjusted(tails: Array, families: Array) -> Array:
     return found
 
 
-def calibration_fit(probability: Array, outcome: Array) -> tuple[float, float, float, float]:
-    """Calibration-in-the-large and slope, each with its standard error, of probabilities [n] and outcomes 0 or 1 [n].
+class Fit(NamedTuple):
+    """Calibration-in-the-large and slope with their standard errors; `constant` is the intercept beside the slope. NaN: undefined."""
 
-    The first is the intercept of a logistic fit with the logit as offset, 0 where as many fall ill as predicted; the second the
-    coefficient of the logit, 1 where it is right, below 1 where the probabilities are too extreme (Cox 1958; Van Calster et al.
-    2019, BMC Med 17:230). NaN where all outcomes are alike.
+    intercept: float
+    intercept_error: float
+    constant: float
+    slope: float
+    slope_error: float
+
+
+UNDEFINED_FIT = Fit(nan, nan, nan, nan, nan)
+
+
+def calibration_fit(probability: Array, outcome: Array) -> Fit:
+    """How probabilities [n] fit outcomes 0 or 1 [n]; undefined where all outcomes are alike.
+
+    Calibration-in-the-large is the intercept of a logistic fit with the logit as offset, 0 where as many fall ill as predicted;
+    the slope is the coefficient of the logit, 1 where it is right, below 1 where the probabilities are too extreme (Cox 1958; Van
+    Calster et al. 2019, BMC Med 17:230).
     """
     if not 0 < outcome.sum() < len(outcome):
-        return nan, nan, nan, nan
-    clipped = np.clip(probability.astype(float), 1e-4, 1 - 1e-4)
-    logit = np.log(clipped / (1 - clipped))
+        return UNDEFINED_FIT
+    logit = _logit(probability)
     intercept, intercept_error = _newton(np.ones((len(logit), 1)), logit, outcome)
     both, errors = _newton(np.column_stack([np.ones(len(logit)), logit]), np.zeros(len(logit)), outcome)
-    return float(intercept[0]), float(intercept_error[0]), float(both[-1]), float(errors[-1])
+    return Fit(float(intercept[0]), float(intercept_error[0]), float(both[0]), float(both[1]), float(errors[1]))
+
+
+def odds_shift(probability: Array, outcome: Array, constant: float, slope: float) -> tuple[float, float]:
+    """By how much the log odds of the outcome differ from constant + slope * logit, and the standard error.
+
+    With the constant and slope of earlier cases: whether as many fall ill at the same probability as then. It does not move with
+    the mix of probabilities, as the plain calibration-in-the-large of a model does that was never right.
+    """
+    if not 0 < outcome.sum() < len(outcome):
+        return nan, nan
+    value, error = _newton(np.ones((len(outcome), 1)), constant + slope * _logit(probability), outcome)
+    return float(value[0]), float(error[0])
+
+
+def _logit(probability: Array) -> Array:
+    clipped = np.clip(probability.astype(float), 1e-4, 1 - 1e-4)
+    found: Array = np.log(clipped / (1 - clipped))
+    return found
 
 
 def _newton(columns: Array, offset: Array, outcome: Array) -> tuple[Array, Array]:
-    """A logistic regression by Newton's method: coefficients and standard errors; NaN where it does not settle."""
+    """A logistic regression by Newton's method: coefficients and standard errors; NaN where it does not settle.
+
+    The errors hold where the probabilities are wrong in shape too (White 1982, Econometrica 50:1-25).
+    """
     weights = np.zeros(columns.shape[1])
     nothing = np.full(columns.shape[1], nan)
     for _ in range(50):
@@ -201,10 +234,12 @@ def _newton(columns: Array, offset: Array, outcome: Array) -> tuple[Array, Array
         information = (columns * (fitted * (1 - fitted))[:, None]).T @ columns + 1e-9 * np.eye(columns.shape[1])
         step = np.linalg.solve(information, columns.T @ (outcome - fitted))
         weights = weights + np.clip(step, -5, 5)
-        if np.abs(weights).max() > 30:
+        if np.abs(weights).max() > 30:  # the outcomes are separated
             return nothing, nothing
         if np.abs(step).max() < 1e-9:
-            return weights, np.sqrt(np.diag(np.linalg.inv(information)))
+            scores = columns * (outcome - fitted)[:, None]
+            inverse = np.linalg.inv(information)
+            return weights, np.sqrt(np.diag(inverse @ (scores.T @ scores) @ inverse))
     return nothing, nothing
 
 

@@ -193,8 +193,7 @@ def _calibration(evidence: Evidence) -> tuple[str, str]:
         direction = "too extreme" if new < old else "too timid"
         return f"probabilities became {direction}: slope {new:.2f}, was {old:.2f}", _RETRAIN
     direction = "more" if new > old else "fewer"
-    factor = f"odds of an emergency are {np.exp(new - old):.2f} times those that the model says (it was {np.exp(old):.2f})"
-    return f"{direction} emergencies than before at the same probability: {factor}", (
+    return f"{direction} emergencies than before at the same probability: their odds are {np.exp(new - old):.2f} times what they were", (
         "ask first whether outcomes are recorded otherwise; then recalibrate or retrain before levels are trusted, under-triage first"
     )
 

@@ -18,7 +18,9 @@ from training.drift_experiment import Experiment, Outcome, run_experiment
 from training.drift_faults import INJECTED
 from training.drift_reference import SERVICE_ONLY, acuity_reference, lesions_reference, symptoms_reference
 from training.drift_weeks import InventedService, shipped_triage
+from training.export import copy_as_version, make_live
 from training.skin_data import PAD_COLUMNS
+from training.synthetic import write_synthetic
 
 SMALL = ("fahrenheit", "pulse sensor", "spo2 missing", "new district", "reader without Roman Urdu", "blurred photos", "fewer emergencies")
 SAMPLE_PHOTOS = Path(__file__).resolve().parent.parent / "data" / "sample" / "photos"
@@ -95,7 +97,7 @@ def test_a_symptom_bundle_gets_its_reference(models, catalogue_folder):
     assert not [name for name in names if name.startswith("vital:")]
     assert document["is_synthetic"] is True
     assert document["n"] == 120
-    assert document["bundles"]["symptoms"] == models.bundles["symptoms"].version
+    assert document["bundles"] == {}
 
 
 def test_an_acuity_bundle_gets_its_reference(models, shared_data):
@@ -122,6 +124,32 @@ def test_a_lesion_bundle_gets_its_reference(models, tmp_path):
     np.savez(tmp_path / "none.npz", train_images=np.zeros((2, 28, 28, 3), np.uint8), train_labels=np.zeros((2, 1), np.int64))
     with pytest.raises(DataError):
         lesions_reference(models, tmp_path / "none.npz")
+
+
+def test_a_bundle_that_carries_its_reference_is_what_the_monitor_compares_with(
+    models, models_folder, catalogue_folder, tmp_path, monkeypatch, capsys
+):
+    """Issued again with a reference, signed, made live: `nabz monitor` needs no file, finds that all complaints are empty, and says that it is invented."""
+    from inference.cli import main as nabz
+
+    monkeypatch.delenv("NABZ_SIGNING_KEY", raising=False)
+    live = models.bundles["symptoms"].version
+    shutil.copytree(models_folder / "symptoms" / live, tmp_path / "symptoms" / live)
+    shutil.copytree(models_folder / "trusted_keys", tmp_path / "trusted_keys")
+    document = symptoms_reference(models, catalogue_folder, 300)
+    copy_as_version(tmp_path / "symptoms" / live, "9.0.0", {"reference": document})
+    make_live(tmp_path, {"symptoms": "9.0.0"})
+    cases = tmp_path / "cases.jsonl"
+    write_synthetic(catalogue_folder, 60, 5, cases)
+    raw = [{**json.loads(line), "complaint": ""} for line in cases.read_text(encoding="utf-8").splitlines()]
+    cases.write_text("".join(json.dumps({**one, "received_at": "2026-11-20T08:00:00+05:00"}) + "\n" for one in raw), encoding="utf-8")
+    assert nabz(["monitor", str(cases), "--models", str(tmp_path), "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["reference_source"] == "300 invented cases drawn from the catalogue"
+    assert report["notes"][0].startswith("the reference is of invented cases, and any real clinic differs from it at once")
+    told = {one["feature"]: one["state"] for one in report["windows"][-1]["changes"]}
+    assert told["script"] == "alarm"
+    assert {"vital:pulse_per_minute", "district"} <= set(report["not_compared"])
 
 
 def test_the_commands_write_and_print(tmp_path, capsys, catalogue_folder, monkeypatch):

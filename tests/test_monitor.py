@@ -109,6 +109,27 @@ def test_what_is_seen_twice_in_three_windows_is_an_alarm(reference):
     assert report.last.alarms[0].since == 2
 
 
+def test_weeks_that_differ_by_themselves_do_not_alarm():
+    """Where the share of urgent cases swings from week to week, a reference that saw eight such weeks is calm; one that mixed them is not."""
+    random = np.random.default_rng(0)
+    weeks = [columns_of(168, 100 + week, urgent=random.uniform(0.1, 0.4)) for week in range(48)]
+    length = np.timedelta64(7, "D")
+    values = np.concatenate([one.columns["priority"].values for one in weeks[:8]])
+    rows = np.arange(len(values))
+    column = {"priority": Column(values, rows, ("routine", "urgent"))}
+    start = weeks[0].received[0]
+    seen = reference_of_sample(Sample(len(rows), column, start + rows // 168 * length), "own", is_synthetic=False)
+    mixed = reference_of_sample(Sample(len(rows), column, np.full(len(rows), start)), "own", is_synthetic=False)
+    assert seen.features["priority"].dispersion > 3
+    assert mixed.features["priority"].dispersion == 1
+
+    def false_alarms(reference) -> int:
+        return sum("priority" in [one.feature for one in judged(reference, Window(week), [], {}, {}).alarms] for week in weeks[8:])
+
+    assert false_alarms(seen) <= 2
+    assert false_alarms(mixed) >= 10
+
+
 def test_weeks_are_cut_from_the_newest_case_back():
     """Four hundred hours are two whole weeks and a part; nothing is counted twice."""
     windows = windows_of(columns_of(400, 0))

@@ -18,6 +18,7 @@ from inference.monitor_statistics import (
     fisher_tails,
     kolmogorov_tail,
     normal_tails,
+    odds_shift,
     psi,
     psi_by_chance,
     ratio_interval,
@@ -124,12 +125,27 @@ def test_calibration_is_told():
     def fit(shown):
         return calibration_fit(1 / (1 + np.exp(-shown)), outcome)
 
-    intercept, intercept_error, slope, slope_error = fit(logit)
-    assert abs(intercept) < 3 * intercept_error
-    assert abs(slope - 1) < 3 * slope_error
-    assert fit(logit - log(2))[0] == pytest.approx(log(2), abs=0.06)
-    assert fit(logit * 2)[2] == pytest.approx(0.5, abs=0.03)
+    right = fit(logit)
+    assert abs(right.intercept) < 3 * right.intercept_error
+    assert abs(right.slope - 1) < 3 * right.slope_error
+    assert fit(logit - log(2)).intercept == pytest.approx(log(2), abs=0.06)
+    assert fit(logit * 2).slope == pytest.approx(0.5, abs=0.03)
     assert all(isnan(one) for one in calibration_fit(np.full(5, 0.2), np.zeros(5)))
+
+
+def test_odds_at_the_same_probability_do_not_move_with_the_mix():
+    """Of a model that was never right: weeks of other probabilities are quiet 95 times in 100, half the odds are seen."""
+    random = np.random.default_rng(5)
+
+    def week(n, centre, odds=1.0):
+        logit = random.normal(centre, 1.5, n)
+        return 1 / (1 + np.exp(-(2 * logit + 3))), (random.random(n) < 1 / (1 + np.exp(-logit) / odds)).astype(float)
+
+    then = calibration_fit(*week(40_000, -1))
+    gaps = [odds_shift(*week(400, random.uniform(-2, 0)), then.constant, then.slope) for _ in range(400)]
+    assert np.mean([abs(shift) > 1.96 * error for shift, error in gaps]) == pytest.approx(0.05, abs=0.03)
+    shift, error = odds_shift(*week(4000, -2, odds=0.5), then.constant, then.slope)
+    assert shift == pytest.approx(log(0.5), abs=3 * error)
 
 
 def test_observed_over_expected_by_hand():

@@ -39,8 +39,8 @@ def reference_of(
     sample = sample_of_cases(readings, Triage(models, load_policy()), photos)
     kept = {name: column for name, column in sample.columns.items() if name.partition(":")[0] not in SERVICE_ONLY}
     sample = type(sample)(sample.n, kept, sample.received, sample.case_ids)
-    bundles = {name: bundle.version for name, bundle in models.bundles.items()}
-    found = reference_of_sample(sample, source, is_synthetic=is_synthetic, task=task, outcomes=outcomes, bundles=bundles)
+    # No bundle is named: the one that will carry this has no version yet, or will be issued again under another.
+    found = reference_of_sample(sample, source, is_synthetic=is_synthetic, task=task, outcomes=outcomes)
     # The cases' times are the drawing's, or the clock's: weeks would mean nothing.
     features = {name: one.model_copy(update={"dispersion": 1.0}) for name, one in found.features.items()}
     return reference_document(found.model_copy(update={"features": features, "weeks": 0}))
