@@ -38,7 +38,12 @@ def add_compare(commands: Any) -> None:
         help="held-out cases. symptoms: the catalogue's folder, or patients with its codes in DDXPlus format (.csv); acuity: KTAS (.csv) or "
         "NHAMCS visits (.csv.gz); lesions: a folder with photos and their table; any but lesions: labelled cases (.jsonl)",
     )
-    compare.add_argument("--gates", type=Path, metavar="FILE", help="limits of your own (default: training/gates.toml)")
+    compare.add_argument(
+        "--gates",
+        type=Path,
+        metavar="FILE",
+        help="limits of your own (default: gates.toml in the folder of live bundles, or training/gates.toml)",
+    )
     compare.add_argument("--models", type=Path, metavar="DIR", help="the folder of live bundles (default: NABZ_MODELS, or models/)")
     compare.add_argument("--html", type=Path, metavar="FILE", help="write the report as one page that needs nothing else")
     compare.add_argument("--json", action="store_true", help="print everything as JSON (default: a summary)")
@@ -51,6 +56,7 @@ def _compare(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from training.comparison import compare_bundles
+    from training.gates import gates_file
 
     champion = args.champion or _live(args.challenger, args.models)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress:
@@ -60,7 +66,7 @@ def _compare(args: argparse.Namespace) -> int:
             champion,
             args.data,
             threads=args.threads,
-            gates=args.gates,
+            gates=args.gates or gates_file(args.models or default_models_folder()),
             models=args.models,
             told=lambda what, share: progress.update(bar, completed=share, description=what),
         )

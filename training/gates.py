@@ -103,6 +103,12 @@ class Limits(_Limits):
     latency: _Latency
 
 
+def gates_file(models: Path) -> Path:
+    """The limits that hold for the bundles in `models`: its own `gates.toml`, which a clinical lead put there, else the shipped ones."""
+    own = models / GATES_FILE.name
+    return own if own.is_file() else GATES_FILE
+
+
 def load_limits(path: Path | None = None) -> Limits:
     """The shipped limits, or those in a file of one's own. Raises PolicyError saying what is wrong in it."""
     path = path or GATES_FILE

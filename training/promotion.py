@@ -23,7 +23,7 @@ from inference.models import SERVING_FILE, TASKS, live_versions
 from inference.service.durable import locked, sync_tree
 from inference.symptoms import SymptomModel
 from training.export import make_live, now_utc
-from training.gates import GATES_FILE, Gate
+from training.gates import Gate, gates_file
 from training.promotion_history import Switch, add_switch, read_history, sha256_of, versions_back
 from training.signing import sign, signed_bundle, signing_key_id
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from training.comparison import Comparison
 
 Told = Callable[[str, float], None]
-GATES_NAME = "gates.toml"
 # What makes each task's model of a bundle: a bundle that it refuses would leave a service without that model.
 SERVES: Mapping[str, Callable[[Bundle], object]] = {"symptoms": SymptomModel, "acuity": AcuityModel, "lesions": LesionModel}
 # Gates that ask nothing about a champion.
@@ -67,7 +66,7 @@ def judge(challenger: Path, data: Path, models: Path, *, threads: int, told: Tol
     if task not in TASKS:
         raise PromotionError(f"{challenger} is a bundle of {task}, which no service uses: only {', '.join(TASKS)} go live")
     champion = models / task / live[task] if task in live else None
-    gates = models / GATES_NAME if (models / GATES_NAME).is_file() else GATES_FILE
+    gates = gates_file(models)
     if champion and load_bundle(champion).sha256 == bundle.sha256:
         raise PromotionError(f"{challenger} is live already, as {task} {live[task]}: there is nothing to promote")
     # A first bundle is compared with itself: what needs a champion says nothing then, and is left out.
