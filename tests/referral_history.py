@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from service_app import Service
 
 from training.generator import PatientGenerator
@@ -42,21 +41,3 @@ def finish(service: Service, id_: str, number: int = 1, **body: Any) -> None:
     """Claim and complete a referral as a clinician."""
     done = service.act(id_, "claim", clinician=str(number)), service.act(id_, "complete", {"outcome": "advised", **body}, str(number))
     assert [one.status_code for one in done] == [200, 200], [one.text for one in done]
-
-
-def write_visits(folder: Path, n: int = 3000, seed: int = 0) -> Path:
-    """Invented visits with NHAMCS-ED's columns, 2015-2019, so that the critical head can be trained without the public file."""
-    random = np.random.default_rng(seed)
-    is_critical = (random.random(n) < 0.08).astype(int)
-    columns = {
-        "YEAR": 2015 + np.arange(n) % 5, "AGE": random.integers(1, 90, n), "SEX": random.integers(1, 3, n), "ARREMS": 2 - (random.random(n) < 0.2),
-        "TEMPF": 980 + random.integers(0, 30, n), "PULSE": 80 + random.integers(-15, 16, n) + 35 * is_critical,
-        "BPSYS": 125 + random.integers(-15, 16, n) - 30 * is_critical, "BPDIAS": 75 + random.integers(-10, 11, n),
-        "RESPR": 16 + random.integers(-2, 3, n) + 9 * is_critical, "POPCT": 98 - random.integers(0, 3, n) - 7 * is_critical,
-        "RFV1": random.choice([10501, 14150, 14501, 19351], n), "NOCHRON": random.integers(0, 2, n), "TOTCHRON": random.integers(0, 4, n),
-        "CRITICAL_CARE": is_critical,
-    }  # fmt: skip
-    path = folder / "nhamcs_ed" / "visits.csv.gz"
-    path.parent.mkdir(parents=True)
-    pd.DataFrame(columns).to_csv(path, index=False)
-    return path

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from referral_history import finish, send_all, synthetic_cases, write_visits
+from referral_history import finish, send_all, synthetic_cases
 from service_app import Service, running_service
 
+from inference.acuity import AcuityModel
 from inference.bundle import load_bundle
 from inference.cli import main as nabz
+from inference.models import live_versions
 from inference.service.callers import Who
 from training.cli import main as nabz_train
 from training.labelled_cases import read_labelled_cases
+from training.labelled_levels import as_visits
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERRALS = 200
@@ -77,15 +80,20 @@ def test_referrals_become_a_measured_model(environment: None, folder: Path, caps
     assert nabz_train(["data", "check", str(split), "--json"]) == 0
     assert said(capsys)["counts"]["sides"] == {"held_out": len(held_out), "train": len(train)}
 
-    public = write_visits(folder / "public").parent.parent
-    arguments = ["acuity", "--data", str(public), "--cases", str(split / "train"), "--out", str(bundle), "--version", "9.0.0"]
-    assert nabz_train([*arguments, "--smoke", "--quiet"]) == 0
+    live = ROOT / "models/acuity" / live_versions(ROOT / "models")["acuity"]
+    arguments = ["acuity", "--cases", str(split / "train"), "--refit", str(live), "--out", str(bundle), "--version", "9.0.0", "--quiet"]
+    assert nabz_train(arguments) == 0
     capsys.readouterr()
-    contract = load_bundle(bundle).contract
+    made, base = load_bundle(bundle), load_bundle(live)
     trusted = [one for one in train if one.labels.level_source != "accepted"]
-    assert sum(contract.training["levels_by_source"].values()) == len(trusted)
-    assert not any("KTAS" in source.name for source in contract.data)
-    assert any("of the service that trained it" in limit for limit in contract.limits)
+    assert sum(made.contract.training["levels_by_source"].values()) == len(trusted)
+    assert made.contract.training["refit_of"] == base.sha256
+    assert not any("KTAS" in source.name for source in made.contract.data)
+    assert any("of the service that trained it" in limit for limit in made.contract.limits)
+    rows = as_visits(trusted[:20], ROOT / "data/catalogue").rows(AcuityModel(base).encoder)
+    was, now = (AcuityModel(one).score(rows) for one in (base, made))
+    np.testing.assert_allclose(was[0], now[0], atol=1e-6)
+    assert np.abs(was[1] - now[1]).max() > 0.01
 
     assert nabz_train(["evaluate", str(bundle), "--data", str(split / "held_out"), "--json"]) == 0
     measured = said(capsys)
@@ -94,4 +102,7 @@ def test_referrals_become_a_measured_model(environment: None, folder: Path, caps
     assert figures["under_triage_whole_triage"]["n"] + figures["over_triage_whole_triage"]["n"] == measured["n"]
     assert by_source["source agreed"]["under_triage_then"]["value"] == 0
     assert measured["note"].endswith("cases that the bundle did not learn from.")
-    assert not os.path.lexists(ROOT / "models/acuity/9.0.0")
+
+    assert nabz_train(["compare", str(bundle), "--champion", str(live), "--data", str(split / "held_out/cases.jsonl"), "--json"]) in (0, 1)
+    assert said(capsys)["verdict"].startswith(("PROMOTE", "HOLD"))
+    assert not (ROOT / "models/acuity/9.0.0").exists()

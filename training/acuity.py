@@ -43,6 +43,7 @@ from training.acuity_head import (
 )
 from training.acuity_search import search_acuity
 from training.announcement import Announcement
+from training.card_facts import read_own_facts
 from training.catalogue import CATALOGUE, Catalogue, load_catalogue
 from training.distributed import own_ranks
 from training.export import PARITY_INPUTS, check_parity, file_sha256, now_utc, write_bundle
@@ -74,11 +75,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cases", type=Path, metavar="FILE", help="labelled cases (nabz export) whose levels are learned from in place of KTAS"
     )
     parser.add_argument("--with-ktas", action="store_true", help="with --cases: beside KTAS, not in place of it")
+    parser.add_argument(
+        "--refit", type=Path, metavar="BUNDLE", help="with --cases: fit the emergency head of this bundle again, and need no public visits"
+    )
     add_run_options(parser)
 
 
 def train(args: argparse.Namespace) -> Path:
-    """Fit both heads, calibrate, export and evaluate; returns the bundle's folder."""
+    """Fit both heads, calibrate, export and evaluate; returns the bundle's folder. With `refit` the critical head is that bundle's."""
+    if getattr(args, "refit", None) is not None:
+        if getattr(args, "cases", None) is None:
+            raise DataError("--refit needs the cases to fit on: name them with --cases")
+        from training.acuity_refit import refit
+
+        return refit(args)
     data = Path(args.data or DATA)
     out = Path(args.out or f"models/acuity/{args.version}")
     recipe = Recipe(iterations=15) if args.smoke else Recipe()
@@ -103,17 +113,17 @@ def train(args: argparse.Namespace) -> Path:
             plan = replace(plan, settings=replace(plan.settings, recipe=asdict(recipe)), options=replace(options, trials=0))
         settings = plan.settings
         plan.make(quiet=quiet)
-    with threadpool_limits(args.threads), tracked_run("acuity", settings.parameters(), checksums) as run:
+    with threadpool_limits(args.threads), tracked_run("acuity", settings.parameters(), checksums, asdict(plan.card)) as run:
         fitted = _fit_critical(rows, recipe, run, quiet=quiet)
         critical = fitted.head
-        emergency, thresholds, head = _fit_emergency(emergencies, encoder, material.is_rising, critical, args.seed)
+        emergency, thresholds, head = fit_emergency(emergencies, encoder, material.is_rising, critical, args.seed)
         model = exported(critical, emergency)
         lossy = nhamcs.encode_with_loss(visits.take(np.arange(PARITY_INPUTS)), encoder, np.random.default_rng(args.seed + 1))
         parity = check_parity(linear_source(critical, emergency), model, {"features": lossy})
         training = {
             "settings_sha256": settings.sha256, "seed": args.seed, "smoke": args.smoke, "commit": current_commit(), "years": f"2015-{LAST_TRAINING_YEAR}",
             "parity": parity, "calibration": fitted.calibration, "emergency_head": head, "held_out_loss": fitted.held_out_loss,
-            **found, **vars(recipe),
+            **found, **vars(recipe), "card": {} if cases is None else read_own_facts(cases),
         }  # fmt: skip
         contract = _contract(args.version, encoder, material.catalogue, thresholds, training, {"ktas": "", **checksums})
         if cases is not None:
@@ -291,7 +301,7 @@ def _visits(path: Path, args: argparse.Namespace) -> nhamcs.Visits:
     return visits.take(np.sort(chosen))
 
 
-def _fit_emergency(
+def fit_emergency(
     visits: KtasVisits, encoder: AcuityEncoder, is_rising: Array, critical: Linear, seed: int
 ) -> tuple[Linear, dict[str, float], dict[str, float]]:
     """The emergency head with the critical one folded in, the thresholds (held-out visits) and the calibration."""

@@ -25,8 +25,8 @@ from training.catalogue import CATALOGUE
 from training.export import file_sha256
 from training.ktas import LAST_EMERGENCY_LEVEL
 from training.labelled_cases import SOURCES, TRUSTED, LabelledCase, in_split, read_labelled_cases, with_trusted_level
-from training.labelled_levels import as_visits, cases_file
-from training.levels import EMERGENCY, NEVER, levels_of
+from training.labelled_levels import TITLE, as_visits, cases_file
+from training.levels import EMERGENCY, NEVER, Judged, flagged, levels_of
 from training.metrics import (
     Interval,
     auc,
@@ -38,9 +38,9 @@ from training.metrics import (
 )
 
 Array = NDArray[Any]
-TITLE = "labelled cases, final level 1-3"
+__all__ = ["TITLE", "evaluate", "judged"]
 _SMALLEST_SUBGROUP = 20
-_SUBGROUP_REPEATS = 100
+_REPEATS = 300
 NOTE = (
     "Emergencies are cases whose final level is 1-3. The headline counts levels that somebody gave ({headline}); `source accepted` is the "
     "machine's own level that nobody spoke against and says nothing of its errors. Completed referrals only: a selected lot."
@@ -95,50 +95,54 @@ def _with_acuity(folder: Path, bundle: Bundle) -> Models:
     return replace(load_models(beside if (beside / SERVING_FILE).is_file() else None), acuity=AcuityModel(bundle))
 
 
-def _measure(bundle: Bundle, folder: Path, cases: tuple[LabelledCase, ...], *, is_known: bool) -> _Measured:
+def judged(bundle: Bundle, folder: Path, cases: Sequence[LabelledCase]) -> Judged:
+    """Cases that the bundle learned from, each scored by a head that did not see it, as a threshold is chosen on them."""
     models = _with_acuity(folder, bundle)
-    own = [one.case for one in cases]
+    assert models.acuity is not None
+    models.acuity.thresholds = {**models.acuity.thresholds, EMERGENCY: NEVER}
     visits = as_visits(cases, CATALOGUE)
-    probability = np.asarray(ktas_probability(bundle, visits, is_known=is_known), dtype=float)
-    threshold = bundle.contract.thresholds[EMERGENCY]
+    level = levels_of(Triage(models), [one.case for one in cases])
+    return Judged(visits.is_emergency, level, np.asarray(ktas_probability(bundle, visits, is_known=True), dtype=float))
+
+
+def _measure(bundle: Bundle, folder: Path, cases: tuple[LabelledCase, ...], *, is_known: bool) -> _Measured:
+    final = np.array([one.labels.level for one in cases])
     if is_known:
-        assert models.acuity is not None
-        models.acuity.thresholds = {**models.acuity.thresholds, EMERGENCY: NEVER}
-        level = np.full(len(cases), np.nan)
-        called = (probability >= threshold) | (levels_of(Triage(models), own) <= LAST_EMERGENCY_LEVEL)
-    else:
-        level = levels_of(Triage(models), own).astype(float)
-        called = level <= LAST_EMERGENCY_LEVEL
-    return _Measured(cases, np.array([one.labels.level for one in cases]), probability, called, level)
+        own = judged(bundle, folder, cases)
+        called = flagged(own, bundle.contract.thresholds[EMERGENCY])
+        return _Measured(cases, final, own.probability, called, np.full(len(cases), np.nan))
+    visits = as_visits(cases, CATALOGUE)
+    level = levels_of(Triage(_with_acuity(folder, bundle)), [one.case for one in cases]).astype(float)
+    probability = np.asarray(ktas_probability(bundle, visits, is_known=False), dtype=float)
+    return _Measured(cases, final, probability, level <= LAST_EMERGENCY_LEVEL, level)
 
 
-def _figures(of: _Measured, repeats: int = 500) -> dict[str, Interval]:
+def _figures(of: _Measured) -> dict[str, Interval]:
     truth, groups = of.truth, np.array([one.group for one in of.cases])
     figures = {
-        **_missed(of, "_whole_triage"),
-        "auc": bootstrap_interval(auc, truth, of.probability, groups=groups, repeats=repeats),
-        "average_precision": bootstrap_interval(average_precision, truth, of.probability, groups=groups, repeats=repeats),
-        "ece": bootstrap_interval(_ece, truth, of.probability, groups=groups, repeats=repeats),
-        "prevalence": wilson_interval(int(truth.sum()), len(truth)),
+        **_missed(of),
+        "auc": bootstrap_interval(auc, truth, of.probability, groups=groups, repeats=_REPEATS),
+        "average_precision": bootstrap_interval(average_precision, truth, of.probability, groups=groups, repeats=_REPEATS),
+        "ece": bootstrap_interval(_ece, truth, of.probability, groups=groups, repeats=_REPEATS),
     }
     if not np.isnan(of.level).any():
         figures |= {
             "less_urgent_than_final": wilson_interval(int((of.level > of.final).sum()), len(truth)),
             "more_urgent_than_final": wilson_interval(int((of.level < of.final).sum()), len(truth)),
-            "weighted_kappa": bootstrap_interval(_kappa, of.final, of.level, groups=groups, repeats=repeats),
+            "weighted_kappa": bootstrap_interval(_kappa, of.final, of.level, groups=groups, repeats=_REPEATS),
         }
     return figures
 
 
-def _missed(of: _Measured, suffix: str) -> dict[str, Interval]:
+def _missed(of: _Measured) -> dict[str, Interval]:
     """Emergencies that get level 4 or 5, and others that get 1-3: now, then (`machine_level`), and at a first impression."""
     then = np.array([np.nan if one.labels.machine_level is None else one.labels.machine_level for one in of.cases], dtype=float)
     first = np.array([np.nan if one.labels.first_impression is None else one.labels.first_impression for one in of.cases], dtype=float)
-    figures = _under_and_over(of.truth, of.is_called, suffix)
+    figures = _under_and_over(of.truth, of.is_called, "_whole_triage")
     for name, levels in (("_then", then), ("_first_impression", first)):
         known = ~np.isnan(levels)
         figures |= _under_and_over(of.truth[known], levels[known] <= LAST_EMERGENCY_LEVEL, name)
-    return figures
+    return figures | {"prevalence": wilson_interval(int(of.truth.sum()), len(of.truth))}
 
 
 def _under_and_over(truth: Array, is_called: Array, suffix: str) -> dict[str, Interval]:
@@ -158,10 +162,8 @@ def _subgroups(everything: _Measured, main: _Measured) -> dict[str, dict[str, In
     groups |= {f"sex {sex}": _is(main.cases, lambda one, sex=sex: one.case.sex == sex) for sex in ("female", "male")}
     provinces = sorted({one.case.province for one in main.cases if one.case.province})
     groups |= {f"province {name}": _is(main.cases, lambda one, name=name: one.case.province == name) for name in provinces}
-    figures = {name: _figures(everything.take(rows), _SUBGROUP_REPEATS) for name, rows in by_source.items() if rows.any()}
-    return figures | {
-        name: _figures(main.take(rows), _SUBGROUP_REPEATS) for name, rows in groups.items() if rows.sum() >= _SMALLEST_SUBGROUP
-    }
+    figures = {name: _missed(everything.take(rows)) for name, rows in by_source.items() if rows.any()}
+    return figures | {name: _missed(main.take(rows)) for name, rows in groups.items() if rows.sum() >= _SMALLEST_SUBGROUP}
 
 
 def _is(cases: Sequence[LabelledCase], holds: Any) -> Array:
