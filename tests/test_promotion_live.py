@@ -21,6 +21,7 @@ from inference.service.scoring import Scorer
 from inference.stored_assessments import stored_assessment
 from training.export import copy_as_version, make_live
 from training.promotion import Judged, promote, roll_back
+from training.signing import rotate_signing_key
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
 SWITCHES = 20
@@ -104,3 +105,27 @@ def test_twenty_switches_under_load_lose_nothing_and_every_score_names_its_bundl
         number = int(one.case_id.removeprefix("c-"))
         assert replayer.replay(stored_assessment(one.model_dump(mode="json"), "x"), case(number)).status == "identical"
     assert (models / SERVING_FILE).read_text(encoding="utf-8").startswith("# Which version of each task is live.\n")
+
+
+def test_a_rotation_of_keys_is_taken_over_by_a_running_service(bundles):
+    """New signatures and a new trusted key: the models are loaded again without a problem, with the hashes that they had."""
+    models, _ = bundles
+    scorer = Scorer(models, load_policy(), timeout_seconds=20.0, watch_seconds=0.02)
+
+    async def work() -> None:
+        await scorer.start()
+        try:
+            async with asyncio.timeout(60):
+                while not scorer.ready:
+                    await asyncio.sleep(0.005)
+                before = scorer.health()
+                seen = scorer._live.fingerprint
+                assert not any("acuity" in problem for problem in before.problems)
+                await asyncio.to_thread(rotate_signing_key, models)
+                while scorer._live.fingerprint == seen or scorer.health().problems != before.problems:
+                    await asyncio.sleep(0.005)
+            assert scorer.health() == before
+        finally:
+            await scorer.stop()
+
+    asyncio.run(work())
