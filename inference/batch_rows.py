@@ -58,10 +58,7 @@ class RowWriter:
         received = np.where(columns.is_dated, columns.received, microseconds(now))[rows]
         emergency = found.emergency[rows]
         keys = order_keys(found.level[rows], np.nan_to_num(emergency), received, self._policy, now)
-        why: list[list[str]] = [
-            [text for text, holds in ((SILENT, silent), (self._outside, outside)) if holds]
-            for silent, outside in zip(found.is_silent[rows].tolist(), found.is_outside_scope[rows].tolist(), strict=True)
-        ]
+        why = _true_places(np.stack([found.is_silent[rows], found.is_outside_scope[rows]]))
         leading = found.leading[rows]
         is_told = leading[:, 0] >= 0
         return self._table(
@@ -78,7 +75,9 @@ class RowWriter:
             prediction_set=_taken(found.prediction_set, rows),
             specialty=found.specialty[rows],
             is_outside=found.is_outside_scope[rows],
-            why=why,
+            why=library.ListArray.from_arrays(
+                library.array(why.offsets, library.int32()), library.array([SILENT, self._outside]).take(library.array(why.places))
+            ),
         )
 
     def from_assessments(
@@ -103,7 +102,7 @@ class RowWriter:
             prediction_set=self._ragged("conditions", [each.prediction_set for each in told]),
             specialty=np.array([self._places["specialties"][one.specialty] for one in told], dtype=np.int64),
             is_outside=np.array([one.is_outside_scope for one in told], dtype=bool),
-            why=[list(one.review.why) for one in told],
+            why=parquet_library().array([list(one.review.why) for one in told], parquet_library().list_(parquet_library().string())),
         )
 
     def _ragged(self, kind: str, names: Sequence[Sequence[str]]) -> Ragged:
@@ -127,7 +126,7 @@ class RowWriter:
         prediction_set: Ragged,
         specialty: NDArray[np.int64],
         is_outside: NDArray[np.bool_],
-        why: list[list[str]],
+        why: Any,
     ) -> Any:
         library = parquet_library()
         levels = [self._policy.levels[one] for one in LEVELS]
@@ -152,8 +151,8 @@ class RowWriter:
                 "prediction_set": _lists(prediction_set, self._conditions),
                 "specialty": _named(specialty, self._specialties),
                 "is_outside_scope": library.array(is_outside),
-                "review_needed": library.array([bool(one) for one in why], library.bool_()),
-                "review_why": library.array(why, library.list_(library.string())),
+                "review_needed": library.compute.greater(library.compute.list_value_length(why), 0),
+                "review_why": why,
                 "sequence": library.array(sequence, library.int64()),
                 "is_past_cap": library.array(keys.is_past_cap),
                 "deadline": library.array(keys.deadline, library.int64()),

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -148,6 +148,23 @@ class Bundle:
     contract: Contract
     sha256: str
     _session: Any
+    _model: bytes = b""
+
+    def narrowed(self, outputs: Sequence[str]) -> Bundle:
+        """This bundle with some of its outputs only, and without the arithmetic that only the others need.
+
+        The runtime computes every output of a graph, asked for or not. Names that the model does not have are passed over. Its
+        `sha256` stays: it is the same model. Raises BundleError when the smaller graph cannot be loaded.
+        """
+        kept = tuple(spec for spec in self.contract.outputs if spec.name in outputs)
+        if not self._model or not kept:
+            return self
+        import onnx
+
+        graph = onnx.load_model_from_string(self._model)
+        part = onnx.utils.Extractor(graph).extract_model([spec.name for spec in self.contract.inputs], [spec.name for spec in kept])
+        session = _session(part.SerializeToString(), 1, Path(f"{self.contract.task} {self.contract.version}"))
+        return Bundle(self.contract.model_copy(update={"outputs": kept}), self.sha256, session)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Score one batch: arrays by input name, shaped as the contract says; arrays by output name come back.
@@ -200,7 +217,7 @@ def load_bundle(folder: Path, *, threads: int = 1, trusted_keys: Path | None = N
     check_graph(model, str(folder))
     session = _session(model, threads, folder)
     _check_names(folder, contract, session)
-    return Bundle(contract, bundle_hash(files), session)
+    return Bundle(contract, bundle_hash(files), session, model)
 
 
 def bundle_hash(files: Mapping[str, bytes]) -> str:

@@ -1,6 +1,6 @@
 """The acuity model's features of many cases at once: the same numbers, to the last bit, as `AcuityEncoder.case_rows` gives.
 
-The order of additions and the logarithm are those of the single case, since a last digit could change a level. Knows no probability.
+The order of additions is that of the single case, since a last digit could change a level. Knows no probability.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from inference.acuity import CONSCIOUSNESS, AcuityEncoder
 from inference.columns import ARRIVALS, Bools, CaseColumns, Floats
 from inference.evidence import SEXES
 
+_ROUNDING = 1e-14  # many times the error of any implementation, relative
 _NOT_ALERT_FROM = min(place for place in CONSCIOUSNESS.values() if place)
 
 
@@ -140,8 +141,12 @@ def _pain_ramps(score: Floats) -> Floats:
 
 
 def _log1p(values: Floats) -> Floats:
-    """The logarithm of the C library, one by one, as for a single case: numpy's differs from it in last digits on some processors."""
-    result = np.zeros(values.shape)
-    where = np.nonzero(values)
-    result[where] = [math.log1p(value) for value in values[where].tolist()]
+    """The logarithm, right to the last bit of the 32 that the model is fed.
+
+    numpy's may differ from the C library's, which single cases use, in the last bits of 64; where that could show in 32, the
+    C library's is taken.
+    """
+    result = np.log1p(values)
+    unsure = np.nonzero((result * (1 - _ROUNDING)).astype(np.float32) != (result * (1 + _ROUNDING)).astype(np.float32))
+    result[unsure] = [math.log1p(value) for value in values[unsure].tolist()]
     return result

@@ -82,21 +82,20 @@ class FindingColumns:
         is_measured = (stated[self._measured_places] != merged[self._measured_places]).any(axis=0)
         return Answered(merged, stated, (given != 0).any(axis=0), is_measured, rows, slots)
 
-    def evidence(self, answers: Answers, rows: Ints, slots: Ints) -> NDArray[np.float32]:
-        """The model's rows, [n, slots], of answers [findings, n]; what lies under an absent finding was never asked."""
-        n = answers.shape[1]
+    def evidence(self, answers: Answers, answered: Answered) -> Answers:
+        """The model's rows, [n, slots], of one of the tables of answers; what lies under an absent finding was never asked."""
         unasked = np.zeros(answers.shape, dtype=bool)
         for child, parent in reversed(self._links):  # from the top down
             unasked[child] = unasked[parent] | (answers[parent] < 0)
-        asked = np.zeros((n, len(answers) + 1), dtype=np.int8)
+        asked = np.zeros((answers.shape[1], len(answers) + 1), dtype=np.int8)
         asked[:, :-1] = np.where(unasked, 0, answers).T
-        evidence = asked[:, self._finding_of_slot].astype(np.float32)
-        kept = ~unasked[self._owner[slots], rows]
-        rows, slots = rows[kept], slots[kept]
+        evidence = asked[:, self._finding_of_slot]
+        kept = ~unasked[self._owner[answered.slots], answered.rows]
+        rows, slots = answered.rows[kept], answered.slots[kept]
         for owner in np.unique(self._owner[slots]):
-            chosen = rows[self._owner[slots] == owner]
-            evidence[np.ix_(np.unique(chosen), np.flatnonzero(self._owner == owner))] = -1.0
-        evidence[rows, slots] = 1.0
+            chosen = np.unique(rows[self._owner[slots] == owner])
+            evidence[np.ix_(chosen, np.flatnonzero(self._owner == owner))] = -1
+        evidence[rows, slots] = 1
         return evidence
 
     def _given(self, columns: CaseColumns) -> tuple[Answers, Ints, Ints]:
@@ -112,8 +111,7 @@ class FindingColumns:
         places, slots = np.divmod(entries, len(self._owner))
         columns.plain[rows[given[places, rows] != 0]] = False
         given[places, rows] = 1
-        order = np.argsort(rows, kind="stable")
-        return given, rows[order], slots[order]
+        return given, rows, slots
 
     def _listed(self, columns: CaseColumns, name: str, meaning: Any) -> tuple[Ints, Ints]:
         """Row and meaning of every entry of a column of lists; a row with an entry of no meaning is not plain."""

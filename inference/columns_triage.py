@@ -65,7 +65,7 @@ class ColumnTriage:
         """Needs a symptom and an acuity model: see `is_possible`."""
         symptoms, acuity = triage.models.symptoms, triage.models.acuity
         assert symptoms is not None and acuity is not None  # noqa: PT018 (one fact: both models are there)
-        self._symptoms, self._acuity, self._policy = symptoms, acuity, triage.policy
+        self._symptoms, self._acuity, self._policy = symptoms.terse(), acuity, triage.policy
         encoder = acuity.encoder
         self.findings = FindingColumns(symptoms, (*encoder.group_of, *encoder.chronic, *encoder.codes))
         self.floors = FloorColumns(rule_tables(), self.findings.place_of)
@@ -130,12 +130,13 @@ class ColumnTriage:
         shifts, shift_of = self._shifts(columns)
         who = _demographics(columns)
         sets: list[tuple[Ints, Ints]] = []
+        whole, stated = (self.findings.evidence(answers, answered) for answers in (answered.merged, answered.stated))
         where = np.flatnonzero(has_findings & columns.plain)
         for start in range(0, len(where), MODEL_ROWS):
             rows = where[start : start + MODEL_ROWS]
             again = np.flatnonzero(answered.is_measured[rows])
             people = np.concatenate([rows, rows[again]])
-            evidence = self._evidence(answered, rows, rows[again])
+            evidence = np.concatenate([whole[rows], stated[rows[again]]]).astype(np.float32)
             scores = self._symptoms.score_rows(evidence, who[people], shifts[shift_of[people]], again)
             told.mass[rows], told.set_size[rows] = scores.severity_mass, scores.deciding_set_size
             told.is_outside[rows] = scores.is_outside_scope
@@ -143,14 +144,6 @@ class ColumnTriage:
             sets.append(_sorted_members(scores.probabilities, scores.members, rows))
         told.prediction_set = _ragged(sets, columns.n)
         return told
-
-    def _evidence(self, answered: Answered, rows: Ints, again: Ints) -> NDArray[np.float32]:
-        return np.concatenate(
-            [
-                self.findings.evidence(state[:, some], *_chosen(answered, some))
-                for state, some in ((answered.merged, rows), (answered.stated, again))
-            ]
-        )
 
     def _shifts(self, columns: CaseColumns) -> tuple[NDArray[np.float32], Ints]:
         """The shifts of the priors that the rows need, one a month and place, and which of them is each row's."""
@@ -206,14 +199,6 @@ def _demographics(columns: CaseColumns) -> Ints:
     age, sex = columns.facts["age_years"], columns.facts["sex"]
     band = np.where(np.isnan(age), len(AGE_BANDS), np.searchsorted(AGE_BAND_STARTS_YEARS, age, side="right") - 1)
     return (band * len(SEXES) + np.where(np.isnan(sex), UNKNOWN_SEX, sex)).astype(np.int64)
-
-
-def _chosen(answered: Answered, rows: Ints) -> tuple[Ints, Ints]:
-    """The chosen slots of some rows (in rising order), with each row's place among them."""
-    places = np.searchsorted(rows, answered.rows)
-    kept = places < len(rows)
-    kept[kept] = rows[places[kept]] == answered.rows[kept]
-    return places[kept], answered.slots[kept]
 
 
 def _acuity_level(critical: Floats, emergency: Floats, thresholds: Any) -> Ints:

@@ -7,6 +7,7 @@ and on how probable the leading condition is. Knows no case and no words; it cal
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,16 +25,23 @@ class FindingCounts:
 
     def __init__(self, codes: Sequence[str]) -> None:
         """`codes` has the finding's code of each slot; the slots of a finding stand side by side."""
-        self._starts = np.array([place for place, code in enumerate(codes) if place == 0 or codes[place - 1] != code], dtype=np.int64)
+        starts = [place for place, code in enumerate(codes) if place == 0 or codes[place - 1] != code]
+        self._several = [(start, end) for start, end in pairwise([*starts, len(codes)]) if end - start > 1]
 
     def known(self, evidence: NDArray[Any]) -> Counts:
         """How many findings are known to be there or not, [n]."""
-        counts: Counts = np.logical_or.reduceat(np.asarray(evidence) != 0, self._starts, axis=1).sum(axis=1)
-        return counts
+        return self._count(np.asarray(evidence) != 0)
 
     def present(self, evidence: NDArray[Any]) -> Counts:
         """How many findings are there, [n]."""
-        counts: Counts = np.logical_or.reduceat(np.asarray(evidence) > 0, self._starts, axis=1).sum(axis=1)
+        return self._count(np.asarray(evidence) > 0)
+
+    def _count(self, holds: Bools) -> Counts:
+        """The findings of which any slot holds, [n]: all slots, less what a finding with several counts too much."""
+        counts: Counts = np.count_nonzero(holds, axis=1).astype(np.int64)
+        for start, end in self._several:
+            own = np.count_nonzero(holds[:, start:end], axis=1)
+            counts -= np.maximum(own - 1, 0)
         return counts
 
 
