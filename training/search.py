@@ -60,13 +60,14 @@ def search(
 ) -> Found:
     """Try recipes until `options.trials` are done, those of an earlier search with these settings included.
 
-    `first` are the shipped recipe's values. `objective` gives a recipe's held-out loss; what it reports on the way decides
+    `first` are the shipped recipe's values, which a space always holds. `objective` gives a recipe's held-out loss; what it reports on the way decides
     whether the trial is cut short (median rule). Every trial has a seed of its own and the study is on disk, so that a search
     that was cut goes on as if it had not been. Raises DataError when no trial comes to a loss that is a number.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = {name: _with(part, first[name]) for name, part in space.items()}
     file = options.runs / settings.task / STUDIES
     file.parent.mkdir(parents=True, exist_ok=True)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=_UNPRUNED_TRIALS)
@@ -122,6 +123,13 @@ def told(found: Found, objective: str, *, quiet: bool) -> dict[str, Any]:
         line = f"best of {found.trials} trials ({found.pruned} cut short): {shown}; {objective} {found.loss:.4f}"
         Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
     return {"search": {"trials": found.trials, "cut_short": found.pruned, "objective": objective, "held_out_loss": found.loss}}
+
+
+def _with(part: Span | OneOf, shipped: Any) -> Span | OneOf:
+    """The part of the space, made wide enough for the shipped recipe's value."""
+    if isinstance(part, OneOf):
+        return part if shipped in part.values else OneOf((shipped, *part.values))
+    return Span(min(part.low, shipped), max(part.high, shipped), part.is_log and shipped > 0)
 
 
 def _drawn(trial: Any, name: str, part: Span | OneOf) -> Any:
