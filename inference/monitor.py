@@ -97,24 +97,15 @@ def judged(
 
 
 def _state(change: Change, tail: float, watched: Sequence[set[str]]) -> State:
-    if not _is_large(change) or not tail <= WATCH_LEVEL:
+    if not (change.excess >= LEAST_EFFECT and tail <= WATCH_LEVEL):  # NaN is neither
         return "quiet"
     return "alarm" if tail <= ALARM_LEVEL or any(change.feature in names for names in watched) else "watch"
 
 
-def _is_large(change: Change) -> bool:
-    return change.excess >= LEAST_EFFECT
-
-
 def _since(feature: str, before: Sequence[WindowReport]) -> int:
-    count = 1
-    for report in reversed(before):
-        earlier = next((one for one in report.changes if one.feature == feature), None)
-        if earlier is None or earlier.state == "quiet":
-            break
-        count = max(count + 1, earlier.since + 1)
-        break
-    return count
+    """How many windows in a row, this one included."""
+    earlier = next((one for one in before[-1].changes if one.feature == feature), None) if before else None
+    return 1 if earlier is None else earlier.since + 1
 
 
 def _explained(change: Change, sample: Sample, names: Mapping[str, str]) -> dict[str, str]:
@@ -127,7 +118,7 @@ def _explained(change: Change, sample: Sample, names: Mapping[str, str]) -> dict
     )
     evidence = Evidence(
         change.feature, risen, {cell.label: (cell.reference, cell.recent) for cell in change.cells}, change.reference_quantiles,
-        change.recent_quantiles, where, sample, names, change.excess,
+        change.recent_quantiles, where, sample, names,
     )  # fmt: skip
     meaning, advice = advice_on(evidence)
     return {"where": where, "meaning": meaning, "advice": advice}

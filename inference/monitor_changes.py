@@ -66,7 +66,14 @@ def _shares_change(name: str, then: Shares, column: Column) -> Change:
     rows = _fullest(old, new)
     tail = shares_tail(old, new, then.dispersion)
     return _measured(
-        name, int(old.sum()), int(new.sum()), *rows, then.dispersion, tail, kind="shares", cells=_cells(list(old_counts), old, new)
+        name,
+        int(old.sum()),
+        int(new.sum()),
+        *rows,
+        then.dispersion,
+        tail,
+        kind="shares",
+        cells=_cells(list(old_counts), old, new, least=LEAST_CELL if name in SMALL_CELL_FEATURES else 0),
     )
 
 
@@ -101,9 +108,11 @@ def _fullest(old: Array, new: Array, most: int = 20) -> tuple[Array, Array]:
     return np.append(old[kept], old[rest].sum()), np.append(new[kept], new[rest].sum())
 
 
-def _cells(labels: Sequence[str], old: Array, new: Array) -> tuple[Cell, ...]:
+def _cells(labels: Sequence[str], old: Array, new: Array, least: int) -> tuple[Cell, ...]:
+    """The labels that moved most; one that has cases, but fewer than `least`, is not shown."""
     p, q = old / max(old.sum(), 1), new / max(new.sum(), 1)
     floor = 0.5 / max(new.sum(), 1)
     worth = (q - p) * np.log(np.maximum(q, floor) / np.maximum(p, floor))
-    order = np.argsort(-worth, kind="stable")[:_SHOWN_CELLS]
+    shown = [at for at in np.argsort(-worth, kind="stable").tolist() if new[at] == 0 or new[at] >= least or labels[at] == FEW]
+    order = shown[:_SHOWN_CELLS]
     return tuple(Cell(label=labels[at], reference=float(p[at]), recent=float(q[at]), change=float(worth[at])) for at in order)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from math import isnan
@@ -82,7 +83,7 @@ def _monitor(args: argparse.Namespace) -> int:
     report = monitor(reference, windows, names=names_of(models), outcomes=outcomes, notes=[*notes, *_other_bundles(reference, triage)])
     _write(report, args, words)
     if args.json:
-        Console(soft_wrap=True).print(report.model_dump_json(indent=1), markup=False, highlight=False)
+        sys.stdout.write(report.model_dump_json(indent=1) + "\n")
     else:
         print_report(report, Console(width=_TABLE_WIDTH))
     return DRIFT if report.last.alarms else QUIET

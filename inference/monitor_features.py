@@ -34,6 +34,7 @@ _HEAP_YEARS, _HEAPS_FROM_YEARS = 5, 15.0
 # A problem as `inference.case` words it; the number is the vital's, and no text of the patient's is in it.
 _SET_ASIDE = re.compile(r"^vitals\.(\w+) is (-?\d+(?:\.\d+)?(?:e[+-]?\d+)?),")
 _OUTCOME_FIELDS = tuple(f"unknown field {name} " for name in OUTCOME_FIELDS)
+_CODE = re.compile(r"[A-Z]_\d{1,4}")  # what else a sender calls a finding may be a patient's words
 _LATIN = re.compile(r"[A-Za-z]+")
 _URDU = re.compile("[\u0600-\u06ff\u0750-\u077f\ufb50-\ufdff\ufe70-\ufefc]")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -115,14 +116,12 @@ class _Gather:
         self._seen: set[int] = set()
 
     def add(self, case: Case, assessment: Assessment, photos: Sequence[LesionScore]) -> None:
-        self._findings.append(assessment.findings)
+        self._findings.append({code: value for code, value in assessment.findings.items() if _CODE.fullmatch(code)})
         self._ids.append(case.case_id)
         received = case.received_at or datetime.fromisoformat(assessment.received_at)
         self._received.append(np.datetime64(received.astimezone(UTC).replace(tzinfo=None), "s"))
-        self._label(
-            "hour",
-            f"{received.astimezone(UTC).hour // _HOURS * _HOURS:02d}-{received.astimezone(UTC).hour // _HOURS * _HOURS + _HOURS:02d} UTC",
-        )
+        hour = received.astimezone(UTC).hour // _HOURS * _HOURS
+        self._label("hour", f"{hour:02d}-{hour + _HOURS:02d} UTC")
         self._person(case)
         self._vitals(case, assessment.review.why)
         self._words(case, assessment)

@@ -56,7 +56,6 @@ class Evidence:
     where: str
     sample: Sample
     names: Mapping[str, str]
-    excess: float
 
 
 def group_of(family: str) -> str:

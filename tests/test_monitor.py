@@ -153,6 +153,22 @@ def test_no_district_of_fewer_than_five_is_shown():
     assert "district" in [one.feature for one in report.last.alarms]
     assert "a village" not in report.model_dump_json()
     assert "a village" not in page_of(report)
+    # One that the reference knows and that sent two cases: its share would be those two.
+    pair = Sample(
+        400, {**recent.columns, "district": Column(np.where(np.arange(400) < 2, 0, 1), np.arange(400), ("dadu", "zhob"))}, recent.received
+    )
+    cells = next(one for one in monitor(reference, [Window(pair)]).last.alarms if one.feature == "district").cells
+    assert [(one.label, one.recent) for one in cells] == [("zhob", 398 / 400), ("multan", 0.0), (FEW, 0.0)]
+
+
+def test_no_word_of_a_sender_becomes_a_feature(triage):
+    """A finding's code that is none, and a province that one case names, are in no reference."""
+    raw = [
+        made(number, province="house 7 of Aslam", findings={"Aslam has fever": "present"}) if number == 0 else made(number)
+        for number in range(20)
+    ]
+    sample = sample_of_cases([read_case(one, "x") for one in raw], triage)
+    assert "aslam" not in json.dumps(reference_document(reference_of_sample(sample, "own", is_synthetic=False))).casefold()
 
 
 def test_a_distribution_is_kept_small_and_comes_back():
