@@ -1,4 +1,4 @@
-"""The one place that speaks to MLflow (with tracking_model.py): experiments, runs, data inputs, registered models, aliases.
+"""The one place that speaks to MLflow (with tracking_model.py and tracking_data.py): experiments, runs, data inputs, registered models, aliases.
 
 Knows no task. The store is a local sqlite file, with its files beside it in `mlruns/`, unless MLFLOW_TRACKING_URI says
 otherwise. An experiment and a registered model are called `nabz-<task>`; a registered version is one bundle. `champion` is the
@@ -26,21 +26,17 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 import mlflow
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.dataset import Dataset
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from inference.bundle import load_bundle
-from inference.errors import DataError, TrackingError
-from training.sources import read_sources
+from inference.errors import TrackingError
+from training.tracking_data import LearnedData, measured_on
 from training.tracking_model import log_onnx_model
 
 DEFAULT_STORE = "sqlite:///mlflow.db"
 CHAMPION, CHALLENGER, SMOKE = "champion", "challenger", "smoke"
-SOURCES = Path("data/sources.toml")
 _PARAMETER_LENGTH = 500
-_DIGEST_LENGTH = 36  # MLflow takes no more; the whole checksum stands in the source and the profile
 _SQLITE = "sqlite:///"
 _PASSWORD = re.compile(r"(//[^:/@\s]*):[^@/\s]*@")
 
@@ -108,32 +104,7 @@ class TrackedRun:
                 for bound in ("value", "low", "high"):
                     if figure[bound] is not None:
                         values[_metric_name(f"{title}.{name}{'' if bound == 'value' else f'.{bound}'}")] = float(figure[bound])
-            mlflow.log_metrics(values, model_id=model_id, dataset=_measured_on(title, self.data))
-
-
-class LearnedData(Dataset):
-    """A data set by name, origin and checksum. MLflow never sees a row of it."""
-
-    def __init__(self, name: str, checksum: str, data_card: Mapping[str, Any]) -> None:
-        self._profile = {"sha256": checksum, **data_card}
-        super().__init__(CodeDatasetSource({"sha256": checksum, **_origin(checksum)}), name, checksum[:_DIGEST_LENGTH])
-
-    def _compute_digest(self) -> str:
-        raise AssertionError("the digest is given")
-
-    @property
-    def profile(self) -> Any:
-        """The whole checksum, and the counts of the run's data card."""
-        return self._profile
-
-    @property
-    def schema(self) -> None:
-        """None: what the model takes is its signature."""
-        return None
-
-    def to_dict(self) -> dict[str, str]:
-        """As MLflow stores it."""
-        return {**super().to_dict(), "profile": json.dumps(self._profile)}
+            mlflow.log_metrics(values, model_id=model_id, dataset=measured_on(title, self.data))
 
 
 @contextmanager
@@ -274,25 +245,6 @@ def _describe(name: str, version: str, tags: Mapping[str, str], description: str
 def _description(contract: Any, *, is_smoke: bool) -> str:
     first = "**A smoke run: it shows that training works and is not for use.** " if is_smoke else ""
     return f"{first}{contract.intended_use} Bundle {contract.version}. Decision support; not clinically validated. Its card lies in the run's files, bundle/card.md."
-
-
-def _origin(checksum: str) -> dict[str, str]:
-    """Where the data are from, by their checksum in data/sources.toml; other data are their owner's."""
-    try:
-        listed = read_sources(SOURCES)
-    except DataError:
-        listed = {}
-    for entry in listed.values():
-        if checksum in entry["sha256"].values():
-            return {name: str(entry[name]) for name in ("title", "from", "licence")}
-    return {"from": "not in data/sources.toml: the catalogue, or the owner's own data"}
-
-
-def _measured_on(title: str, data: Mapping[str, LearnedData]) -> LearnedData | None:
-    """The data set that an evaluation is of: the only one, or the one whose name's first word stands in its title."""
-    if len(data) == 1:
-        return next(iter(data.values()))
-    return next((one for name, one in data.items() if name.split("_")[0].lower() in title.lower()), None)
 
 
 def _settings_hash(parameters: Mapping[str, str]) -> str:
