@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from inference.bundle import Bundle, load_bundle
 from inference.errors import DataError
-from inference.models import SERVING_FILE, default_models_folder
+from inference.models import SERVING_FILE, default_models_folder, load_models
 from training.catalogue import CATALOGUE
 from training.comparison_cases import HeldOut, held_out_cases, knowledge_in
 from training.comparison_cost import Cost, cost_of
@@ -144,9 +144,9 @@ def compare_bundles(
     told("reading held-out cases", 0.0)
     cases = held_out_cases(task, data, after_year=max(_last_year(old), _last_year(new)))
     marked = () if task.startswith("lesions") else sentinels(knowledge_in(CATALOGUE))
-    folder = models or _models_folder(champion)
-    before = outcome_of(old, cases, marked, folder, threads, _cases_told(told, "the champion's levels", 0.1, 0.35, len(cases)))
-    after = outcome_of(new, cases, marked, folder, threads, _cases_told(told, "the challenger's levels", 0.35, 0.6, len(cases)))
+    others = load_models(models or _models_folder(champion), photo_threads=threads)
+    before = outcome_of(old, cases, marked, others, threads, _cases_told(told, "the champion's levels", 0.1, 0.35, len(cases)))
+    after = outcome_of(new, cases, marked, others, threads, _cases_told(told, "the challenger's levels", 0.35, 0.6, len(cases)))
     told("differences", 0.6)
     differences = _differences(before, after, cases, np.ones(len(cases), dtype=bool))
     subgroups = _subgroups(before, after, cases)
@@ -212,7 +212,7 @@ def _subgroups(before: Outcome, after: Outcome, cases: HeldOut) -> dict[str, dic
     """The rates of every group, where at least SMALLEST_SUBGROUP of its cases count."""
     rates = {name for name, measure in before.measures.items() if measure.is_rate and name in after.measures}
     found: dict[str, dict[str, Difference]] = {}
-    for group, rows in cases.subgroups.items():
+    for group, rows in {**before.tones, **cases.subgroups}.items():
         for name in before.measures:
             old = before.measures[name]
             if name in rates and (old.rows & rows).sum() >= SMALLEST_SUBGROUP:

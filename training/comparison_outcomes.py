@@ -6,9 +6,8 @@ The bundle takes the place of its task's live one; the others stay. Measures one
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from inference.assessment import Assessment, BundleName
 from inference.bundle import Bundle
 from inference.errors import DataError
 from inference.lesions import LesionFailure, LesionModel, LesionRequest, LesionScore
-from inference.models import Models, load_models
+from inference.models import Models
 from inference.rules import assess_floor
 from inference.symptoms import SymptomModel
 from inference.triage import Triage
@@ -41,6 +40,7 @@ class Outcome:
     """One bundle's answers to n cases: levels [n], the rules' floor [n], red flags and reasons by case, and measures by name.
 
     The measures of safety come first. `sentinel_levels` [m] are those of the sentinel set; empty where it does not apply.
+    `tones` are masks [n] of the skin tones that the photos themselves show; empty without photos.
     """
 
     level: NDArray[np.int64]
@@ -49,11 +49,15 @@ class Outcome:
     reasons: tuple[tuple[str, ...], ...]
     measures: dict[str, Measure]
     sentinel_levels: NDArray[np.int64]
+    tones: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
 
 
-def outcome_of(bundle: Bundle, cases: HeldOut, sentinels: Sequence[Sentinel], models: Path, threads: int, told: Told) -> Outcome:
-    """Every case and sentinel under `bundle`, beside the other live bundles of `models`. `told` hears of cases that are done."""
-    live, lesions = _models_with(bundle, models, threads)
+def outcome_of(bundle: Bundle, cases: HeldOut, sentinels: Sequence[Sentinel], others: Models, threads: int, told: Told) -> Outcome:
+    """Every case and sentinel under `bundle` in its task's place among the live models `others`. `told` hears of cases that are done.
+
+    Raises DataError for a task that no triage knows.
+    """
+    live, lesions = _models_with(bundle, others, threads)
     triage = Triage(live)
     marked = triage.assess_each([one.reading for one in sentinels], [NOW] * len(sentinels))
     sentinel_levels = np.array([one.level for one in marked], dtype=np.int64)
@@ -72,6 +76,7 @@ def outcome_of(bundle: Bundle, cases: HeldOut, sentinels: Sequence[Sentinel], mo
         reasons=tuple(_reasons(one) for one in assessments),
         measures={**_level_measures(level, cases), **_own_measures(bundle.contract.task, live, lesions, assessments, cases)},
         sentinel_levels=sentinel_levels,
+        tones={} if lesions is None else _tones(lesions.answers),
     )
 
 
@@ -89,9 +94,9 @@ class _Recording(LesionModel):
         return found
 
 
-def _models_with(bundle: Bundle, folder: Path, threads: int) -> tuple[Models, _Recording | None]:
-    """The live models with the bundle in its task's place. Raises DataError for a task that no triage knows."""
-    live, task = load_models(folder, photo_threads=threads), bundle.contract.task
+def _models_with(bundle: Bundle, live: Models, threads: int) -> tuple[Models, _Recording | None]:
+    """The live models with the bundle in its task's place."""
+    task = bundle.contract.task
     name = BundleName(version=bundle.contract.version, sha256=bundle.sha256)
     if task.startswith("symptoms"):
         return replace(live, symptoms=SymptomModel(bundle), bundles={**live.bundles, "symptoms": name}), None
@@ -194,6 +199,12 @@ def _of_visits(model: AcuityModel, cases: HeldOut, sentinel_levels: NDArray[np.i
         },
         sentinel_levels=sentinel_levels,
     )
+
+
+def _tones(answers: Sequence[LesionScore | LesionFailure]) -> dict[str, NDArray[np.bool_]]:
+    """By the tone group that a photo's own light tells (inference/skin_tone.py), for data that know no skin types."""
+    shown = np.array([a.quality.tone.group if isinstance(a, LesionScore) and a.quality.tone else "unknown" for a in answers])
+    return {f"tone that the photo shows: {tone}": shown == tone for tone in np.unique(shown).tolist()}
 
 
 def _lesion_measures(model: _Recording, cases: HeldOut) -> dict[str, Measure]:

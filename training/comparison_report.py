@@ -73,7 +73,7 @@ def _forest(differences: Mapping[str, Difference]) -> str:
         axes.plot(100 * harm.value, place, "o", color=ink, markersize=6)
     axes.axvline(0, color="#1c2430", linewidth=1)
     widest = max([2.0, *(100 * abs(bound) for _, harm in shown for bound in (harm.low, harm.high) if not isnan(bound))])
-    axes.set(xlim=(-1.1 * widest, 1.1 * widest), xlabel="points; right is worse for patients", ylim=(-0.6, len(shown) - 0.4))
+    axes.set(xlim=(-1.1 * widest, 1.1 * widest), xlabel="points (right: worse)", ylim=(-0.6, len(shown) - 0.4))
     axes.set_yticks(range(len(shown)), [words(name) for name, _ in reversed(shown)])
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(left=False)
