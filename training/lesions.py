@@ -91,6 +91,8 @@ def train(args: argparse.Namespace) -> Path:
     if args.data is None:
         raise DataError("nabz-train lesions needs --data: the folder of PAD-UFES-20 (metadata.csv and images/)")
     work, options, ranks = _work(args), RunOptions.of(args), own_ranks()
+    if options.trials and ranks.world > 1:
+        raise DataError("--search tries one recipe after the other in one process: start it without torchrun, then train with torchrun")
     torch.set_num_threads(args.threads)
     announced, quiet = _announcement(args, work), args.quiet or not ranks.is_first
     if options.dry_run:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor, nn
 
@@ -180,7 +181,7 @@ def fit_list_head(scorer: SymptomScorer, patients: ListPatients, knowledge: Know
     full, first, who, listed, chances = _together(patients)
     codes = np.unique([slot.code for slot in knowledge.slots], return_inverse=True)[1]
     shift = torch.zeros(BATCH, len(knowledge.labels))
-    with Progress(disable=quiet) as progress:
+    with Progress(console=Console(stderr=True), disable=quiet) as progress:
         bar = progress.add_task("list head", total=steps)
         for _ in range(steps):
             rows = random.choice(len(full), BATCH, p=chances)

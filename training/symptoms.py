@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from inference.errors import DataError
 from training import symptom_evaluation
 from training.announcement import Announcement
 from training.card_facts import read_own_facts
@@ -25,7 +26,7 @@ from training.export import PARITY_INPUTS, check_parity, file_sha256, write_bund
 from training.generator import PatientGenerator
 from training.hardware import hardware
 from training.knowledge import Knowledge, load_knowledge, training_source
-from training.list_head import ListingScorer, read_lists, with_list_contract, with_lists
+from training.list_head import ListingScorer, ListPatients, read_lists, with_list_contract, with_lists
 from training.live_table import live_table
 from training.onnx_traces import without_traces
 from training.probe import make_probe
@@ -38,7 +39,7 @@ from training.symptom_batches import (
     EVALUATION_SEED_OFFSET,
     SET_SEED_OFFSET,
     decision_patients,
-    mixed_masks,
+    masked_batch,
 )
 from training.symptom_card import symptom_card
 from training.symptom_contract import Decisions, symptom_contract
@@ -65,62 +66,93 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def train(args: argparse.Namespace) -> Path:
-    """Train, calibrate, evaluate and export; returns the bundle's folder. A dry run, and every process of several but the
-    first, writes no bundle."""
-    data, options, ranks = Path(args.data or CATALOGUE), RunOptions.of(args), own_ranks()
-    machine = hardware(getattr(args, "device", "auto"), ranks.local)
-    knowledge = load_knowledge(data)
-    is_catalogue = bool(knowledge.lexicon)
-    task = "symptoms" if is_catalogue else "symptoms-ddxplus"
-    recipe = recipe_of(args, is_catalogue=is_catalogue)
+    """Train, calibrate, evaluate and export; returns the bundle's folder.
+
+    A dry run, and every process of several but the first, writes no bundle. Raises DataError for data that are neither the
+    catalogue's nor of the DDXPlus format.
+    """
+    work, options, ranks = _work(args), RunOptions.of(args), own_ranks()
+    if options.trials and ranks.world > 1:
+        raise DataError("--search tries one recipe after the other in one process: start it without torchrun, then train with torchrun")
     torch.set_num_threads(args.threads)
-    out = Path(args.out or f"models/{task}/{args.version}")
-    checksum = file_sha256(data) if is_catalogue else file_sha256(training_source(data))
-    lists = None if is_catalogue else read_lists(data, knowledge)
-    checksums = {task: checksum, **(lists.checksums if lists else {})}
-    settings = Settings(task, asdict(recipe), checksums, args.seed, args.threads, args.smoke, ranks.world, machine.device.type)
-    course = Course(args.seed, machine)
-    card = symptom_card(task, knowledge, recipe, args.seed, checksums, lists)
-    seconds = estimated_seconds(knowledge, recipe, course) if options.dry_run else None
-    plan = Announcement(settings, card, options, out, (CHECKPOINT,), seconds, "from two of its steps")
-    quiet = args.quiet or not ranks.is_first
+    course = Course(args.seed, hardware(getattr(args, "device", "auto"), ranks.local))
+    plan, quiet = _announcement(work, course, args), args.quiet or not ranks.is_first
     if options.dry_run:
         plan.make(quiet=quiet)
-        return out
+        return work.out
     found: dict[str, Any] = {}
     if options.trials:
-        recipe, found = search_symptoms(knowledge, recipe, course, settings, options, quiet=quiet)
-        card = symptom_card(task, knowledge, recipe, args.seed, checksums, lists)
-        plan = replace(plan, settings=replace(settings, recipe=asdict(recipe)), card=card, options=replace(options, trials=0))
+        recipe, found = search_symptoms(work.knowledge, work.recipe, course, plan.settings, options, quiet=quiet)
+        work = replace(work, recipe=recipe)
+        plan = replace(_announcement(work, course, args), options=replace(options, trials=0))
     settings, folder = plan.settings, plan.make(quiet=quiet) if ranks.is_first else plan.folder
     course = replace(course, checkpoint=folder / CHECKPOINT, settings_sha256=settings.sha256)
     if not ranks.is_first:
-        _fit(knowledge, recipe, course, lambda _values, _step: None, quiet=True)
-        return out
-    with tracked_run(task, settings.parameters(), {task: checksum}, asdict(plan.card)) as run:
-        fitted = _fit(knowledge, recipe, course, run.log_metrics, quiet=args.quiet)
-        scorer = _calibrated(fitted.network, knowledge, recipe, args.seed)
-        whole = scorer if lists is None else with_lists(scorer, lists, knowledge, args)
-        model = _exported(whole)
-        feeds = _parity_feeds(knowledge, recipe, args.seed)
-        parity = check_parity(_torch_source(whole), model, feeds)
-        kept = {"probe": make_probe(_torch_source(whole), feeds), "seen": fitted.seen.as_contract()}
-        measured = calibrate_decisions(scorer, knowledge, recipe, args.seed)
-        source = "catalogue" if is_catalogue else training_source(data).name
-        training = {
-            "settings_sha256": settings.sha256, "seed": args.seed, "smoke": args.smoke, "commit": current_commit(), "parity": parity,
-            "temperature": scorer.temperature, "best_step": fitted.best_step, "held_out_loss": fitted.held_out_loss, **found, **vars(recipe),
-            "card": read_own_facts(data),
-        }  # fmt: skip
-        contract = symptom_contract(task, args.version, knowledge, source, checksum, training, measured)
-        contract = contract if lists is None else with_list_contract(contract, lists)
-        write_bundle(out, model, contract.model_copy(update=kept), symptom_evaluation.unevaluated(task))
-        symptom_evaluation.evaluate_and_record(out, data, args)
-        run.log_bundle(out)
-        shown, seed = min(5000, recipe.calibration_patients), args.seed + EVALUATION_SEED_OFFSET
-        symptom_artifacts(run, out, knowledge, patients=shown, seed=seed)
+        _fit(work.knowledge, work.recipe, course, lambda _values, _step: None, quiet=True)
+        return work.out
+    with tracked_run(work.task, settings.parameters(), {work.task: work.checksum}, asdict(plan.card)) as run:
+        fitted = _fit(work.knowledge, work.recipe, course, run.log_metrics, quiet=args.quiet)
+        _export(work, fitted, {"settings_sha256": settings.sha256, **found}, args)
+        run.log_bundle(work.out)
+        shown, seed = min(5000, work.recipe.calibration_patients), args.seed + EVALUATION_SEED_OFFSET
+        symptom_artifacts(run, work.out, work.knowledge, patients=shown, seed=seed)
     (folder / CHECKPOINT).unlink(missing_ok=True)  # done: the same settings begin anew
-    return out
+    return work.out
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is trained from what, as resolved from the command line and the data."""
+
+    data: Path
+    knowledge: Knowledge
+    lists: ListPatients | None
+    checksum: str
+    recipe: Recipe
+    task: str
+    out: Path
+
+
+def _work(args: argparse.Namespace) -> _Work:
+    data = Path(args.data or CATALOGUE)
+    knowledge = load_knowledge(data)
+    is_catalogue = bool(knowledge.lexicon)
+    task = "symptoms" if is_catalogue else "symptoms-ddxplus"
+    out = Path(args.out or f"models/{task}/{args.version}")
+    checksum = file_sha256(data if is_catalogue else training_source(data))
+    lists = None if is_catalogue else read_lists(data, knowledge)
+    return _Work(data, knowledge, lists, checksum, recipe_of(args, is_catalogue=is_catalogue), task, out)
+
+
+def _announcement(work: _Work, course: Course, args: argparse.Namespace) -> Announcement:
+    options, device = RunOptions.of(args), course.machine.device.type
+    checksums = {work.task: work.checksum, **(work.lists.checksums if work.lists else {})}
+    settings = Settings(work.task, asdict(work.recipe), checksums, args.seed, args.threads, args.smoke, own_ranks().world, device)
+    card = symptom_card(work.task, work.knowledge, work.recipe, args.seed, checksums, work.lists)
+    seconds = estimated_seconds(work.knowledge, work.recipe, course) if options.dry_run else None
+    return Announcement(settings, card, options, work.out, (CHECKPOINT,), seconds, "from two of its steps")
+
+
+def _export(work: _Work, fitted: Fitted, more: dict[str, Any], args: argparse.Namespace) -> None:
+    """Calibrate, export, measure and write the bundle; `more` is what its contract says of training beside recipe and figures."""
+    knowledge, recipe, lists, data, task, out = work.knowledge, work.recipe, work.lists, work.data, work.task, work.out
+    scorer = _calibrated(fitted.network, knowledge, recipe, args.seed)
+    whole = scorer if lists is None else with_lists(scorer, lists, knowledge, args)
+    model = _exported(whole)
+    feeds = _parity_feeds(knowledge, recipe, args.seed)
+    parity = check_parity(_torch_source(whole), model, feeds)
+    kept = {"probe": make_probe(_torch_source(whole), feeds), "seen": fitted.seen.as_contract()}
+    measured = calibrate_decisions(scorer, knowledge, recipe, args.seed)
+    source = "catalogue" if knowledge.lexicon else training_source(data).name
+    training = {
+        **more, "seed": args.seed, "smoke": args.smoke, "commit": current_commit(), "parity": parity,
+        "temperature": scorer.temperature, "best_step": fitted.best_step, "held_out_loss": fitted.held_out_loss, **vars(recipe),
+        "card": read_own_facts(data),
+    }  # fmt: skip
+    contract = symptom_contract(task, args.version, knowledge, source, work.checksum, training, measured)
+    contract = contract if lists is None else with_list_contract(contract, lists)
+    write_bundle(out, model, contract.model_copy(update=kept), symptom_evaluation.unevaluated(task))
+    symptom_evaluation.evaluate_and_record(out, data, args)
 
 
 def _fit(knowledge: Knowledge, recipe: Recipe, course: Course, log: Callable[[dict[str, float], int], None], *, quiet: bool) -> Fitted:
@@ -143,18 +175,17 @@ def _fit(knowledge: Knowledge, recipe: Recipe, course: Course, log: Callable[[di
 
 def _calibrated(network: SymptomNetwork, knowledge: Knowledge, recipe: Recipe, seed: int) -> SymptomScorer:
     """Fit one temperature (Guo et al. 2017) on patients drawn from the real prior, a random share of answers lost."""
-    generator = PatientGenerator(knowledge)
     random = np.random.default_rng(seed + CALIBRATION_SEED_OFFSET)
-    patients = generator.draw(recipe.calibration_patients, random)
-    evidence = torch.from_numpy(mixed_masks(generator, patients, recipe, random).astype(np.float32))
+    batch = masked_batch(PatientGenerator(knowledge), recipe, recipe.calibration_patients, random)
+    condition = torch.from_numpy(batch.condition)
     with torch.no_grad():
-        logits = network(evidence, torch.from_numpy(patients.demographics()), torch.from_numpy(generator.log_shift(patients)))
+        logits = network(*(torch.from_numpy(values) for values in batch.feeds().values()))
     log_temperature = torch.zeros(1, requires_grad=True)
     optimizer = torch.optim.LBFGS([log_temperature], lr=0.2, max_iter=60)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(logits / log_temperature.exp(), torch.from_numpy(patients.condition))
+        loss = torch.nn.functional.cross_entropy(logits / log_temperature.exp(), condition)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
