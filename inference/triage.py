@@ -80,7 +80,7 @@ class Triage:
             models = replace(models, symptoms=models.symptoms.with_priors(priors))
         self.models = models
         self.policy = policy or load_policy()
-        self._version = package_version()
+        self._version, self._runtime = package_version(), runtime_name()
 
     def assess(self, reading: CaseReading, now: datetime, photos: PhotoSource | None = None) -> Assessment:
         """One case; its rank is 1. `photos` is the folder that photo paths start from (default: here), or the files by path."""
@@ -245,7 +245,7 @@ class Triage:
                     "bundles": self.models.bundles if bundles is None else bundles,
                     "input_sha256": case_sha256(case),
                     "priors_sha256": self._priors_sha256(part),
-                    "runtime": runtime_name(),
+                    "runtime": self._runtime,
                 },
                 "calibration": calibration,
                 "photos": tuple(checked.line for checked in part.photos),
