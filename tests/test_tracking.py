@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -363,6 +364,19 @@ def test_the_trainer_s_run_holds_model_plots_and_tables(tiny_release, home, monk
     errors = json.loads(Path(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/tables/confused_conditions.json")).read_text())
     assert {row["true"] for row in errors["rows"]} <= {"flu", "cold"}
     assert all(set(row) == {"true", "predicted", "cases", "of", "is_milder"} for row in errors["rows"])
+
+
+def test_mlflow_is_spoken_to_in_one_place():
+    """The tracking files alone, and the bench that measures MLflow's own server; the inference package never."""
+    root = Path(__file__).resolve().parent.parent
+    speaks = {
+        path.relative_to(root).as_posix()
+        for package in ("training", "inference")
+        for path in (root / package).rglob("*.py")
+        if re.search(r"^\s*(import|from) mlflow", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    ours = {f"training/{name}.py" for name in ("tracking", "tracking_data", "tracking_model")}
+    assert speaks == ours | {"training/bench_mlflow.py"}
 
 
 def asked(port: int, path: str) -> tuple[int, bytes]:

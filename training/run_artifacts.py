@@ -7,10 +7,10 @@ changes a model. Lesion and acuity models have no prediction sets, and lesions n
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -23,6 +23,12 @@ from inference.urgency import raises_from_acuity, raises_from_differential
 from training.plots import confusion_matrix_plot, reliability_diagram, roc_and_precision_recall
 from training.plots_decision import decision_curve, set_sizes_plot
 from training.tracking import TrackedRun
+
+if TYPE_CHECKING:
+    from inference.prediction_sets import PredictionSets
+    from training.acuity_head import KtasVisits
+    from training.knowledge import Knowledge
+    from training.lesion_figures import Scored
 
 Array = NDArray[Any]
 _WORST = 50  # cases or pairs in a table of errors
@@ -72,8 +78,8 @@ def log_levels(run: TrackedRun, true_level: Array, given_level: Array, title: st
         run.log_file(Path(folder) / "queue_waits.png", "plots")
 
 
-def acuity_artifacts(run: TrackedRun, folder: Path, later: Path, judged: Any) -> None:
-    """Of an acuity bundle: the visits in the file `later` that it did not learn from, and `judged` (KtasVisits) out of fold."""
+def acuity_artifacts(run: TrackedRun, folder: Path, later: Path, judged: KtasVisits) -> None:
+    """Of an acuity bundle: the visits in the file `later` that it did not learn from, and `judged` out of fold."""
     from training.acuity_evaluation import ktas_groups, ktas_probability, later_outcomes
 
     bundle = load_bundle(folder)
@@ -89,7 +95,7 @@ def acuity_artifacts(run: TrackedRun, folder: Path, later: Path, judged: Any) ->
     run.log_table(_missed(judged, given, emergency), "missed_emergencies")
 
 
-def symptom_artifacts(run: TrackedRun, folder: Path, knowledge: Any, *, patients: int, seed: int) -> None:
+def symptom_artifacts(run: TrackedRun, folder: Path, knowledge: Knowledge, *, patients: int, seed: int) -> None:
     """Of a symptom bundle: fresh patients drawn from `knowledge`, two fifths of whose answers are lost."""
     from inference.prediction_sets import PredictionSets
     from training.generator import MISSING_SHARE, PatientGenerator
@@ -116,8 +122,8 @@ def symptom_artifacts(run: TrackedRun, folder: Path, knowledge: Any, *, patients
     run.log_table(_confused_pairs(drawn.condition, leading, names, severity), "confused_conditions")
 
 
-def lesion_artifacts(run: TrackedRun, scored: Any, labels: tuple[str, ...], malignant: tuple[str, ...], threshold: float) -> None:
-    """Of a lesion bundle: held-out photos (`Scored`), with the classes in the order of `labels`."""
+def lesion_artifacts(run: TrackedRun, scored: Scored, labels: tuple[str, ...], malignant: tuple[str, ...], threshold: float) -> None:
+    """Of a lesion bundle: held-out photos, with the classes in the order of `labels`."""
     from training.lesion_figures import malignancy
 
     is_malignant, score = malignancy(scored, labels, malignant)
@@ -150,7 +156,7 @@ def _set_sizes(bundle: Bundle, feeds: Mapping[str, Array], evidence: Array) -> F
     return set_sizes_plot(sizes, sets.counts.known(part), starts, "90 % prediction set")
 
 
-def _acuity_levels(bundle: Bundle, judged: Any, emergency: Array) -> Array:
+def _acuity_levels(bundle: Bundle, judged: KtasVisits, emergency: Array) -> Array:
     """The level that the model alone supports, [n]: its critical probability, and the emergency one out of fold."""
     from inference.acuity import AcuityModel
 
@@ -160,7 +166,7 @@ def _acuity_levels(bundle: Bundle, judged: Any, emergency: Array) -> Array:
     return np.array([min((one.level for one in found), default=len(LEVELS)) for found in raises])
 
 
-def _differential_levels(bundle: Bundle, p: Array, severity: Array, sets: Any, evidence: Array) -> Array:
+def _differential_levels(bundle: Bundle, p: Array, severity: Array, sets: PredictionSets, evidence: Array) -> Array:
     """The level that the differential alone supports, [n], by the policy's rule of when it may."""
     from inference.policy import load_policy
 
@@ -185,7 +191,7 @@ def _who(demographics: Array) -> dict[str, Array]:
     return {name: rows for name, rows in groups.items() if rows.any()}
 
 
-def _missed(judged: Any, given: Array, probability: Array) -> list[dict[str, Any]]:
+def _missed(judged: KtasVisits, given: Array, probability: Array) -> list[dict[str, Any]]:
     """The emergencies that got a level of 4 or 5, the expert's most urgent first; by case id."""
     rows = np.flatnonzero(judged.is_emergency & (given > _LAST_EMERGENCY))
     ordered = sorted(rows.tolist(), key=lambda row: (int(judged.level[row]), float(probability[row])))[:_WORST]
@@ -200,7 +206,7 @@ def _missed(judged: Any, given: Array, probability: Array) -> list[dict[str, Any
     ]
 
 
-def _confused_pairs(truth: Array, predicted: Array, names: Any, severity: Array) -> list[dict[str, Any]]:
+def _confused_pairs(truth: Array, predicted: Array, names: Sequence[str], severity: Array) -> list[dict[str, Any]]:
     """Which condition was taken for which, the severest mistaken for something milder first, then the most frequent."""
     pairs, counts = np.unique(np.stack([truth, predicted])[:, truth != predicted], axis=1, return_counts=True)
     of_true = np.bincount(truth, minlength=len(names))
