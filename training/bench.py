@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from inference.bundle import Bundle, load_bundle
 from inference.models import live_versions
+from training.bench_batch import batch_rows
 from training.bench_photo import photo_rows, seconds_of
 from training.bench_queue import service_rows
 from training.catalogue import CATALOGUE
 from training.synthetic import write_synthetic
 
 CASES = 10_000
+BATCH_CASES = 100_000
 
 
 def main() -> None:
@@ -27,12 +29,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", type=Path, default=Path("models"))
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--n", type=int, default=BATCH_CASES, help="cases of the batch that is ranked from Parquet")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         rows = [
             *_cases(Path(folder), args.models),
             *photo_rows(Path(folder), args.models, args.threads),
             *service_rows(args.models),
+            *batch_rows(Path(folder), args.models, args.n, args.threads),
         ]
     for name, value in rows:
         sys.stdout.write(f"{name:<78} {value}\n")
