@@ -18,7 +18,7 @@ from inference.errors import DataError
 from training.cli import main
 from training.labelled_patients import write_patients
 from training.own_data import read_own_data
-from training.own_data_checks import GIVES_AWAY, _association
+from training.own_data_leaks import GIVES_AWAY, _association
 from training.own_data_report import check_own_data
 from training.own_data_split import held_out_rows, split_own_data
 from training.skin_data import read_skin_data

@@ -89,7 +89,7 @@ def critical_head(folder: Path) -> Linear:
 
 def _contract(base: Bundle, version: str, thresholds: dict[str, float], facts: dict[str, Any]) -> Contract:
     """The base's contract without what was measured of its emergency head."""
-    stale = {"probe": {}, "seen": {}, "reference": {}, "certificates": {}}
+    stale: dict[str, Any] = {"probe": {}, "seen": {}, "reference": {}, "certificates": {}}
     kept = {name: value for name, value in base.contract.training.items() if name != BANDS_KEY}
     return base.contract.model_copy(
         update={**stale, "version": version, "created": now_utc(), "thresholds": thresholds, "training": {**kept, **facts}}

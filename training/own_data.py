@@ -132,16 +132,16 @@ def _recognised(path: Path) -> tuple[list[Path], Kind]:
         patients = [file for file, kind in kinds if kind is PATIENTS]
         if patients:
             return patients, PATIENTS
-        for file, kind in kinds:
-            if kind is not None:
-                return [file], kind
+        for file, of in kinds:
+            if of is not None:
+                return [file], of
         raise DataError(f"{path}: no known data found; expected one of {_known_words()} (docs/own_data.md says how each looks)")
     if path.suffix in (".jsonl", ".ndjson"):
         return [path], CASES
-    kind = {"metadata.csv": PHOTOS, "labels.csv": LESIONS}.get(path.name) or _kind_of_header(_header(path))
-    if kind is None:
+    found = {"metadata.csv": PHOTOS, "labels.csv": LESIONS}.get(path.name) or _kind_of_header(_header(path))
+    if found is None:
         raise DataError(f"{path}: its columns are of no known kind; expected {_known_words()} (docs/own_data.md says how each looks)")
-    return [path], kind
+    return [path], found
 
 
 def _known_words() -> str:

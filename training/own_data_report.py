@@ -17,6 +17,7 @@ from rich.table import Table
 
 from training import own_data_checks as checks
 from training.own_data import read_own_data
+from training.own_data_leaks import compared_images, leaks
 from training.own_data_schema import schema_problems
 
 # Rows shown of each column, in a table and on the page; the JSON has all.
@@ -33,8 +34,8 @@ def check_own_data(path: Path, threads: int = 2) -> dict[str, Any]:
     data = read_own_data(path)
     rows = schema_problems(data)
     data = data.without((one.file, one.row, one.column) for one in rows)
-    pairs, unreadable = checks.compared_images(data, threads)
-    found = [*unreadable, *checks.findings(data, pairs)]
+    pairs, unreadable = compared_images(data, threads)
+    found = sorted([*unreadable, *leaks(data, pairs), *checks.balance(data)], key=lambda finding: finding.severity)  # problems first
     ids = data.ids
     is_spoilt = bool(rows) or any(finding.severity == "problem" for finding in found)
     return {

@@ -22,8 +22,8 @@ from training.export import file_sha256
 from training.labelled_cases import FILE, read_lines
 from training.near_duplicates import groups_of
 from training.own_data import FILE_COLUMN, HELD_OUT, ROW, SPLIT, STRANGE, TRAIN, OwnData, read_own_data
-from training.own_data_checks import compared_images, row_prints
 from training.own_data_kinds import CASES, KTAS, NHAMCS, PATIENTS
+from training.own_data_leaks import compared_images, row_prints
 
 Array = NDArray[Any]
 RECORD = "split.json"
