@@ -362,7 +362,7 @@ def test_the_commands_say_what_is_live(models, gates, capsys):
     assert main(["promote", str(challenger), "--data", "held-out", "--models", str(models), "--reason", "third quarter"]) == 0
     out, err = capsys.readouterr()
     assert out == f"acuity 1.1.0 ({sha256[:12]}…) is live; 1.0.0 was until now\n"
-    assert err == "MLflow has no registered model of acuity: no alias was changed\n"
+    assert err == "1 gates passed on held-out, n = 16\nMLflow has no registered model of acuity: no alias was changed\n"
     assert main(["live", "--models", str(models)]) == 0
     out = capsys.readouterr().out
     assert out.startswith("acuity 1.1.0 is live; rollback goes to 1.0.0\n") and "third quarter" in out

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -93,7 +93,7 @@ def promote(challenger: Path, judged: Judged, models: Path, reason: str | None =
         _check_serves(load_bundle(folder))
         switch = Switch(
             time=now_utc(), action="promote", task=found.task, before=before, after=folder.name, before_sha256=before_sha256,
-            after_sha256=found.challenger_sha256, reason=reason, verdict=found.verdict if not judged.is_first else "PROMOTE", data=found.data,
+            after_sha256=found.challenger_sha256, reason=reason, verdict="PROMOTE", data=found.data,
             n=found.n, gates=tuple(gate.as_json() for gate in judged.gates), gates_sha256=judged.gates_sha256, signed_by=signing_key_id(models),
         )  # fmt: skip
         _switch(models, switch)
@@ -111,25 +111,10 @@ def roll_back(models: Path, task: str | None = None, to: str | None = None, reas
         task = task or next((switch.task for switch in reversed(history)), None)
         if task is None:
             raise PromotionError(f"nothing was ever promoted in {models}, so that there is nothing to go back to")
-        earlier = versions_back(history, task, live.get(task))
-        if not earlier:
-            raise PromotionError(f"there is nothing to go back to: no other bundle of {task} was live before {live.get(task, 'now')}")
-        after = earlier[0] if to is None else to
-        if after not in earlier:
-            raise PromotionError(
-                f"{task} {after} was not live before {live.get(task, 'now')}; these were: {', '.join(earlier)}. "
-                "Anything else goes live with `nabz-train promote`"
-            )
-        bundle, known = _verified(models, task, after), sha256_of(history, task, after)
-        if known != bundle.sha256:
-            raise PromotionError(
-                f"{models / task / after} is not the bundle that was live then ({bundle.sha256[:16]}…, then {(known or 'unknown')[:16]}): "
-                "restore that one"
-            )
-        _check_serves(bundle)
+        bundle = _earlier_bundle(models, history, task, live.get(task), to)
         before = live.get(task)
         before_sha256 = signed_bundle(models / task / before, models).sha256 or None if before else None
-        switch = Switch(now_utc(), "rollback", task, before, after, before_sha256, bundle.sha256, reason)
+        switch = Switch(now_utc(), "rollback", task, before, bundle.contract.version, before_sha256, bundle.sha256, reason)
         _switch(models, switch)
     return switch
 
@@ -140,6 +125,27 @@ def tell_registry(switch: Switch, models: Path) -> str:
 
     told = alias_promoted(switch.task, switch.after, switch.after_sha256, models / switch.task / switch.after)
     return told or f"MLflow has no registered model of {switch.task}: no alias was changed"
+
+
+def _earlier_bundle(models: Path, history: Sequence[Switch], task: str, live: str | None, to: str | None) -> Bundle:
+    """The bundle to go back to, verified. Raises as `roll_back` does."""
+    earlier = versions_back(history, task, live)
+    if not earlier:
+        raise PromotionError(f"there is nothing to go back to: no other bundle of {task} was live before {live or 'now'}")
+    version = earlier[0] if to is None else to
+    if version not in earlier:
+        raise PromotionError(
+            f"{task} {version} was not live before {live or 'now'}; these were: {', '.join(earlier)}. "
+            "Anything else goes live with `nabz-train promote`"
+        )
+    bundle, known = _verified(models, task, version), sha256_of(history, task, version)
+    if known != bundle.sha256:
+        raise PromotionError(
+            f"{models / task / version} is not the bundle that was live then ({bundle.sha256[:16]}…, then {(known or 'unknown')[:16]}): "
+            "restore that one"
+        )
+    _check_serves(bundle)
+    return bundle
 
 
 def _switch(models: Path, switch: Switch) -> None:
@@ -189,8 +195,9 @@ def _copied(files: Mapping[str, bytes], place: Path) -> None:
 
 def _verified(models: Path, task: str, version: str) -> Bundle:
     bundle = load_bundle(models / task / version)
-    if bundle.contract.task != task:
-        raise BundleError(f"{models / task / version} is a bundle of {bundle.contract.task}: restore the right one")
+    contract = bundle.contract
+    if (contract.task, contract.version) != (task, version):
+        raise BundleError(f"{models / task / version} holds {contract.task} {contract.version}: restore the right bundle")
     return bundle
 
 

@@ -105,6 +105,7 @@ def _promote(args: argparse.Namespace) -> int:
         print(json.dumps(done, ensure_ascii=False))
     else:
         print(_sentence(switch))
+        print(f"{len(judged.gates)} gates passed on {judged.comparison.data}, n = {judged.comparison.n}", file=sys.stderr)
         print(registry, file=sys.stderr)
     return _DONE
 

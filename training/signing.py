@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from inference.bundle import SIGNATURE_FILE, TRUSTED_KEYS_FOLDER, bundle_hash, read_signed_files, signed_message
 from inference.errors import BundleError, ExportError
-from inference.service.durable import PUBLIC_FILE, write_durably
+from inference.service.durable import PUBLIC_FILE, locked, write_durably
 
 SIGNING_KEY_VARIABLE = "NABZ_SIGNING_KEY"
 _NEXT = ".next"  # beside the key file: the key that a rotation is putting in its place
@@ -79,8 +79,18 @@ def rotate_signing_key(models: Path, known: frozenset[str] | None = None, told: 
 
     With `known`, bundles whose SHA-256 is not in it are left with their old signature, and so are trusted no more: for a key that
     leaked, which may have signed what is not ours. At every moment each bundle that is signed anew can be verified. What was broken
-    off goes on where it was when this is called again.
+    off goes on where it was when this is called again. Raises ExportError when there is nothing to sign.
     """
+    with locked(models):  # nothing is promoted meanwhile with the key that goes
+        return _rotated(models, known, told)
+
+
+def key_file(models: Path) -> Path:
+    """Where the private key is: the file that NABZ_SIGNING_KEY names, or one in the models folder that git ignores."""
+    return Path(os.environ.get(SIGNING_KEY_VARIABLE) or models / ".signing_key.pem")
+
+
+def _rotated(models: Path, known: frozenset[str] | None, told: Callable[[str], None]) -> Rotation:
     found = signed_bundles(models)
     ours = [one for one in found if not one.problem and (known is None or one.sha256 in known)]
     if not ours:
@@ -100,11 +110,6 @@ def rotate_signing_key(models: Path, known: frozenset[str] | None = None, told: 
             public.unlink()
             retired.append(public.stem)
     return Rotation(key_id, tuple(signed), tuple(one for one in found if one not in ours), tuple(retired))
-
-
-def key_file(models: Path) -> Path:
-    """Where the private key is: the file that NABZ_SIGNING_KEY names, or one in the models folder that git ignores."""
-    return Path(os.environ.get(SIGNING_KEY_VARIABLE) or models / ".signing_key.pem")
 
 
 def _sign(folder: Path, files: Mapping[str, bytes], key: Ed25519PrivateKey) -> None:
