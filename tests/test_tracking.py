@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.error import URLError
 from urllib.parse import urlencode
 from urllib.request import urlopen
@@ -96,11 +95,11 @@ def made_bundle(folder: Path, bias: float = 0.0, intended_use: str = "Shows how 
     return write_bundle(folder, graph(bias), contract, REPORT)
 
 
-def logged(folder: Path, bias: float, *, smoke: bool = False) -> tuple[Bundle, str, str]:
+def logged(folder: Path, bias: float, *, smoke: bool = False, experiment: str = "tiny") -> tuple[Bundle, str, str]:
     """A bundle made and logged as trainers do it: the bundle, its run and its registered version."""
     bundle = made_bundle(folder, bias)
     with tracked_run(
-        "tiny", {"seed": 7, "smoke": smoke}, {"nhamcs_ed": CHECKSUM, "ktas": "ab" * 32}, {"rows": 16, "row_is": "visits"}
+        experiment, {"seed": 7, "smoke": smoke}, {"nhamcs_ed": CHECKSUM, "ktas": "ab" * 32}, {"rows": 16, "row_is": "visits"}
     ) as run:
         run.log_metrics({"loss": 0.5, "undefined": float("nan")}, 0)
         version = run.log_bundle(folder)
@@ -379,14 +378,14 @@ def test_mlflow_is_spoken_to_in_one_place():
     assert speaks == ours | {"training/bench_mlflow.py"}
 
 
-def asked(port: int, path: str) -> tuple[int, bytes]:
-    """What the server answers to a GET."""
-    with urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-        return answer.status, answer.read()
+def asked(port: int, path: str) -> bytes:
+    """What the server answers to a GET; an error unless it is well."""
+    with urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
+        return answer.read()
 
 
-def test_the_server_opens_the_store_and_shows_the_registered_model(first, home):
-    """As `make mlflow` starts it: the page is there, and REST names the version that has the alias."""
+def test_the_server_opens_the_store_shows_what_is_in_it_and_takes_runs(first, home, monkeypatch):
+    """As `make mlflow` starts it: page, files and aliases are there, and a run is logged through it when its address is set."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -397,18 +396,22 @@ def test_the_server_opens_the_store_and_shows_the_registered_model(first, home):
         server = subprocess.Popen(call, cwd=home, stdout=log, stderr=log, env=environment, start_new_session=True)
         try:
             page = patiently(port, server, home / "server.log")
-            query = urlencode({"name": "nabz-tiny", "alias": "champion"})
-            status, body = asked(port, f"/api/2.0/mlflow/registered-models/alias?{query}")
-            card = asked(port, f"/get-artifact?{urlencode({'run_uuid': first[1], 'path': 'bundle/card.md'})}")[1]
+            card = asked(port, f"/get-artifact?{urlencode({'run_uuid': first[1], 'path': 'bundle/card.md'})}")
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+            bundle, run_id, version = logged(home / "models" / "tiny" / "2.0.0", 2.0, experiment="remote")
+            query = urlencode({"name": "nabz-tiny", "alias": "challenger"})
+            told = json.loads(asked(port, f"/api/2.0/mlflow/registered-models/alias?{query}"))["model_version"]
+            files = MlflowClient().list_artifacts(run_id, "bundle")
+            loaded = mlflow.pyfunc.load_model(f"models:/nabz-tiny/{version}").predict(ROWS)["probability"]
         finally:
             os.killpg(server.pid, signal.SIGKILL)  # its worker with it; nothing of it has to be kept
             server.wait()
     assert b"<title>MLflow</title>" in page
     assert card.startswith(b"# tiny 1.0.0\n")
-    assert status == 200
-    version: dict[str, Any] = json.loads(body)["model_version"]
-    assert version["name"] == "nabz-tiny"
-    assert "bundle_sha256" in {tag["key"] for tag in version["tags"]}
+    assert told["version"] == version
+    assert {tag["key"]: tag["value"] for tag in told["tags"]}["bundle_sha256"] == bundle.sha256
+    assert len(files) == 5
+    np.testing.assert_array_equal(loaded, bundle.run(ROWS)["probability"])
 
 
 def patiently(port: int, server: subprocess.Popen[bytes], log: Path) -> bytes:
@@ -416,7 +419,7 @@ def patiently(port: int, server: subprocess.Popen[bytes], log: Path) -> bytes:
     until = time.monotonic() + 60
     while time.monotonic() < until and server.poll() is None:
         try:
-            return asked(port, "/")[1]
+            return asked(port, "/")
         except (URLError, ConnectionError):
             time.sleep(0.3)
     raise AssertionError(log.read_text(errors="replace"))
