@@ -14,19 +14,19 @@ from postgres import NOT_INSTALLED, PostgresServer, find_binaries
 ROOT = Path(__file__).resolve().parent.parent
 
 
-_FIGURES: list[str] = []
-
-
 @pytest.fixture
-def figure() -> Callable[[str], None]:
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Takes a figure that a test measured; all of them stand at the end of the run."""
-    return _FIGURES.append
+    return lambda line: request.node.user_properties.append(("measured", line))  # travels with the report, also between processes
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print what was measured."""
-    for line in _FIGURES:
-        terminalreporter.write_line(f"measured: {line}")
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", None) == "call":
+                for name, line in report.user_properties:
+                    terminalreporter.write_line(f"{name}: {line}")
 
 
 @pytest.fixture(scope="session")
