@@ -40,6 +40,7 @@ from training.symptom_batches import (
     SET_SEED_OFFSET,
     decision_patients,
     masked_batch,
+    mixed_masks,
 )
 from training.symptom_card import symptom_card
 from training.symptom_contract import Decisions, symptom_contract
