@@ -6,6 +6,7 @@ other rows. Knows nothing of processes, and not the order of the whole.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,7 +19,6 @@ from numpy.typing import NDArray
 
 from inference.batch_order import queue_order
 from inference.batch_rows import RowWriter, keys_of
-from inference.case import CaseReading
 from inference.casefile import duplicate_problem, read_rows
 from inference.columns import read_columns
 from inference.columns_rules import FloorColumns
@@ -102,13 +102,11 @@ class BatchRanker:
             yield self._one_by_one(batch, piece, first, some, repeated, now)
 
     def _one_by_one(self, batch: Any, piece: Piece, first: int, rows: NDArray[np.int64], repeated: Mapping[int, int], now: datetime) -> Any:
-        readings: list[CaseReading] = []
-        for row in rows.tolist():
-            [reading] = read_rows(batch.slice(row, 1), piece.path, first + row)
+        readings = read_rows(batch.take(parquet_library().array(rows)), piece.path, (first + rows).tolist())
+        for place, row in enumerate(rows.tolist()):
             if row in repeated:
-                problem = duplicate_problem(reading.case.case_id, repeated[row])
-                reading = replace(reading, problems=(*reading.problems, problem))
-            readings.append(reading)
+                one = readings[place]
+                readings[place] = replace(one, problems=(*one.problems, duplicate_problem(one.case.case_id, repeated[row])))
         told = self._triage.assess_each(readings, [now] * len(readings))
         return self._writer.from_assessments(readings, told, piece.sequence + first - piece.first + rows, now)
 
@@ -165,10 +163,10 @@ def parts_of(pieces: Sequence[Piece], rows: int, duplicates: Mapping[int, int]) 
             room = rows
         groups[-1].append(piece)
         room -= len(piece)
+    repeated = sorted(duplicates)
     found = []
     for number, group in enumerate(groups):
-        first, last = group[0].sequence, group[-1].sequence + len(group[-1])
-        found.append(
-            Part(number, tuple(group), {row: count for row, count in duplicates.items() if first <= row < last} if duplicates else {})
-        )
+        first = bisect_left(repeated, group[0].sequence)
+        last = bisect_left(repeated, group[-1].sequence + len(group[-1]))
+        found.append(Part(number, tuple(group), {row: duplicates[row] for row in repeated[first:last]}))
     return found

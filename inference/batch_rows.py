@@ -20,7 +20,7 @@ from inference.columns_rules import Rule
 from inference.columns_triage import Assessed, ColumnTriage, Ragged
 from inference.parquet import parquet_library
 from inference.policy import LEVELS, Policy
-from inference.rules import assess_floor
+from inference.rules import RED_LEVELS, assess_floor
 from inference.triage import DEFAULT_SPECIALTY, SILENT, Triage, outside_scope
 
 SCORED_BY = ("models and rules", "rules alone", "nothing")
@@ -130,7 +130,7 @@ class RowWriter:
     ) -> Any:
         library = parquet_library()
         levels = [self._policy.levels[one] for one in LEVELS]
-        red = np.array([rule.level <= 2 for rule in self._rules])
+        red = np.isin([rule.level for rule in self._rules], RED_LEVELS)
         return library.table(
             {
                 "case_id": case_ids,

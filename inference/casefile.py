@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,14 +52,14 @@ def parquet_cases(path: Path) -> Iterator[CaseReading]:
     for piece in pieces(parquet_files(path), BATCH_ROWS):
         place = piece.first
         for rows in reader.read(piece):
-            yield from read_rows(rows, piece.path, place)
+            yield from read_rows(rows, piece.path, range(place, place + len(rows)))
             place += len(rows)
 
 
-def read_rows(rows: Any, path: str, first: int) -> list[CaseReading]:
-    """The cases of an Arrow record batch; one without a `case_id` is named by its file and its place there, from `first` on."""
+def read_rows(rows: Any, path: str, places: Sequence[int]) -> list[CaseReading]:
+    """The cases of an Arrow record batch; one without a `case_id` is named by its file and its place there, from 1."""
     stem = Path(path).stem
-    return [_read_record(raw, f"{stem}-{place}", noted) for place, (raw, noted) in enumerate(records(rows), start=first)]
+    return [_read_record(raw, f"{stem}-{place}", noted) for place, (raw, noted) in zip(places, records(rows), strict=True)]
 
 
 def _read_bytes(path: Path) -> bytes:

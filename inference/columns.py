@@ -122,7 +122,7 @@ def _number(column: Any, name: str, n: int, plain: Bools) -> Floats:
     if name in _INTEGERS:
         fits &= values == np.floor(values)
     plain &= fits | ~known
-    return values
+    return np.where(fits, values, np.nan)
 
 
 def limits_of(model: type[BaseModel], name: str) -> tuple[float, float]:
@@ -183,6 +183,7 @@ def _places(columns: Mapping[str, Any], n: int, plain: Bools) -> tuple[Ints, lis
             names.append([])
         else:
             one, texts = coded(column)
+            plain &= ~np.isin(one, [place for place, text in enumerate(texts) if text is None])
             codes.append(one)
             names.append(texts)
     provinces, districts = [[*texts, None] for texts in names]

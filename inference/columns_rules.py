@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from inference.acuity import CONSCIOUSNESS
 from inference.rule_tables import Node, RuleTables, SignTable
-from inference.rules import NO_RULE_LEVEL, RED_LEVELS
+from inference.rules import NO_RULE_LEVEL
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -58,7 +58,6 @@ class FloorColumns:
         self._totals = [(row, order.index(first + place)) for place, row in enumerate(totals)]
         self._singles = [(row, order.index(first + len(totals) + place)) for place, row in enumerate(singles)]
         self._levels = np.array([rule.level for rule in self.rules])
-        self.is_red = np.isin(self._levels, RED_LEVELS)
 
     def assess(self, answers: NDArray[np.int8], facts: Mapping[str, Floats]) -> Floors:
         """The floors. `answers` [findings, n] is +1 for what is there, -1 absent, 0 unknown; `facts` are NaN where unknown."""

@@ -71,9 +71,8 @@ class ColumnTriage:
         self.floors = FloorColumns(rule_tables(), self.findings.place_of)
         self._features = AcuityColumns(encoder, self.findings.place_of)
         names = [label.specialty or DEFAULT_SPECIALTY for label in symptoms.labels]
-        self.specialties = tuple(
-            sorted({*names, DEFAULT_SPECIALTY, "dermatology"})
-        )  # by name, so that a place breaks a tie as the name does
+        # By name, so that a place breaks a tie as the name does.
+        self.specialties = tuple(sorted({*names, DEFAULT_SPECIALTY, "dermatology"}))
         self._specialty_of = np.array([self.specialties.index(name) for name in names])
         self._default_specialty = self.specialties.index(DEFAULT_SPECIALTY)
         self._priority_level = np.array([triage.policy.priority.get(name, LEAST_URGENT) for name in PRIORITIES])  # type: ignore[call-overload]
