@@ -167,6 +167,15 @@ def test_a_bundle_that_must_not_go_live_says_so_on_the_first_screen(models_folde
     assert f"**Not fit to go live** (HAM10000, held out by lesion, photo alone): {problem}." in first
 
 
+def test_a_smoke_run_s_card_says_so_at_once(models_folder):
+    """And no other card does: older contracts do not know the word."""
+    contract, metrics = shipped(models_folder, LIVE["acuity"])
+    smoked = contract.model_copy(update={"training": {**contract.training, "smoke": True}})
+    warning = "**A smoke run: it shows that training works and is not for use.**"
+    assert warning in sections(render_card(smoked, metrics))["At a glance"]
+    assert warning not in render_card(contract, metrics)
+
+
 def test_tripod_ai_is_mapped_item_by_item(bundle):
     """All 52 items in order; a section that is named exists; what was not done says so."""
     covered = []
