@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.batch import BatchRanker
+from inference.batch import BatchRanker, job_of
 from inference.batch_input import look_over
+from inference.cluster import rank_on_cluster
 from inference.models import live_versions, load_models
 from inference.triage import Triage
 from training.catalogue import CATALOGUE
@@ -86,7 +87,7 @@ def batch_rows(folder: Path, models: Path, n: int, jobs: int, *, with_dask: bool
     yield "the most memory of all its processes together (sum of VmRSS, read five times a second): MB", f"{run.peak_rss / 1e6:.0f}"
     if with_dask:
         one, two = (dask_seconds(cases, folder, models, workers) for workers in (1, 2))
-        yield "nabz rank --engine dask, two workers of one thread against one: ratio", f"{one / two:.2f} ({one:.1f} s, {two:.1f} s)"
+        yield "ranking all parts on Dask, two workers of one thread against one: ratio", f"{one / two:.2f} ({one:.1f} s, {two:.1f} s)"
 
 
 def fed_arrays(cases: Path, models: Path) -> tuple[Feeds, Feeds]:
@@ -193,13 +194,15 @@ def _rss(pid: int) -> int:
 
 
 def dask_seconds(cases: Path, folder: Path, models: Path, workers: int) -> float:
-    """Seconds of the ranking on a cluster that is already up, with its models loaded by a first, small one."""
-    small = folder / "small.parquet"
-    write_synthetic(CATALOGUE, 2 * workers, 8, small)
+    """Seconds in which a cluster that is up, with its models loaded, ranks all parts of the input; merging is not its work."""
+    told = look_over(cases)
+    job = job_of(Triage(load_models(models)), models, None, None, datetime.fromisoformat(NOW))
+    few = look_over(cases, 64).parts[: 2 * workers]
     with _cluster(workers) as address:
-        options = ["--engine", "dask", "--scheduler", address]
-        ranked(small, folder / "small-out.parquet", models, options)
-        return ranked(cases, folder / f"dask-{workers}.parquet", models, options).seconds
+        rank_on_cluster(few, job, folder, address, lambda _: None)
+        begun = time.perf_counter()
+        rank_on_cluster(told.parts, job, folder, address, lambda _: None)
+        return time.perf_counter() - begun
 
 
 @contextmanager
