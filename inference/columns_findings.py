@@ -25,8 +25,8 @@ Answers = NDArray[np.int8]
 class Answered:
     """`merged` and `stated` as in `inference.symptoms.Read`, [findings, n]: +1 there, -1 absent, 0 unknown.
 
-    `rows` and `slots` say which rows chose which slots of findings that have values, by row. `is_measured`: a measurement says
-    something that the form does not, so that the two differ.
+    `rows` and `slots` say which rows chose which slots of findings that have values. `is_given`: the form says something.
+    `is_measured`: a measurement says something that the form does not, so that the two differ.
     """
 
     merged: Answers
@@ -59,7 +59,6 @@ class FindingColumns:
         self._finding_of_slot = np.array([nowhere if slot.value else self.place_of[slot.code] for slot in slots])
         self._owner = np.array([self.place_of[slot.code] for slot in slots])
         self._measured_places = sorted({self.place_of[rule["finding"]] for rule in self._measured})
-        self._values: dict[str, tuple[int, int] | None] = {}
 
     def read(self, columns: CaseColumns) -> Answered:
         """The answers of all rows. Rows with anything but plain, known and single answers lose their `plain`."""
