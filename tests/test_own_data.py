@@ -273,6 +273,18 @@ def test_patients_are_checked_against_their_release_and_split(tiny_release):
     assert (tiny_release.parent / "out/held_out/release_evidences.json").is_file()
 
 
+def test_generated_labelled_cases_are_clean_and_can_be_split(tmp_path, monkeypatch, capsys):
+    """The commands that docs/own_data.md gives to whoever has no service at hand."""
+    monkeypatch.chdir(ROOT)
+    assert main(["data", "generate", "--labels", "--n", "120", "--out", str(tmp_path / "mine")]) == 0
+    assert main(["data", "split", str(tmp_path / "mine"), "--out", str(tmp_path / "split")]) == 0
+    capsys.readouterr()
+    assert main(["data", "check", str(tmp_path / "split"), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["kind"], report["counts"]["rows"], report["rows"]) == ("cases", 120, [])
+    assert set(report["classes"]) <= set("12345")
+
+
 @pytest.mark.parametrize(
     ("header", "kind"),
     [

@@ -71,7 +71,8 @@ def _add_generate(verbs: Any) -> None:
     generate.add_argument("--catalogue", type=Path, default=CATALOGUE)
     generate.add_argument("--n", type=int, default=1000)
     generate.add_argument("--seed", type=int, default=0)
-    generate.add_argument("--out", type=Path, required=True, help=".jsonl: cases; .csv: patients in DDXPlus format")
+    generate.add_argument("--out", type=Path, required=True, help=".jsonl: cases; .parquet: coded cases without words; .csv: patients in DDXPlus format; with --labels a folder")
+    generate.add_argument("--labels", action="store_true", help="labelled cases, with the level and the condition that were drawn")
     generate.set_defaults(run=_generate)
 
 
@@ -141,9 +142,14 @@ def _split(args: argparse.Namespace) -> int:
 
 
 def _generate(args: argparse.Namespace) -> int:
-    from training.synthetic import write_synthetic
+    if args.labels:
+        from training.labelled_sample import write_labelled_sample
 
-    write_synthetic(args.catalogue, args.n, args.seed, args.out)
+        write_labelled_sample(args.out, args.catalogue, args.n, args.seed)
+    else:
+        from training.synthetic import write_synthetic
+
+        write_synthetic(args.catalogue, args.n, args.seed, args.out)
     print(f"wrote {args.n} synthetic cases to {args.out}", file=sys.stderr)
     return _DONE
 

@@ -40,7 +40,7 @@ from training.metrics import (
 Array = NDArray[Any]
 __all__ = ["TITLE", "evaluate", "judged"]
 _SMALLEST_SUBGROUP = 20
-_REPEATS = 300
+_REPEATS = 200
 NOTE = (
     "Emergencies are cases whose final level is 1-3. The headline counts levels that somebody gave ({headline}); `source accepted` is the "
     "machine's own level that nobody spoke against and says nothing of its errors. Completed referrals only: a selected lot."
