@@ -71,7 +71,12 @@ def _add_generate(verbs: Any) -> None:
     generate.add_argument("--catalogue", type=Path, default=CATALOGUE)
     generate.add_argument("--n", type=int, default=1000)
     generate.add_argument("--seed", type=int, default=0)
-    generate.add_argument("--out", type=Path, required=True, help=".jsonl: cases; .parquet: coded cases without words; .csv: patients in DDXPlus format; with --labels a folder")
+    generate.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help=".jsonl: cases; .parquet: coded cases without words; .csv: patients in DDXPlus format; with --labels a folder",
+    )
     generate.add_argument("--labels", action="store_true", help="labelled cases, with the level and the condition that were drawn")
     generate.set_defaults(run=_generate)
 
