@@ -19,11 +19,12 @@ from inference.errors import DataError
 from inference.photo import PhotoRecipe
 from training import lesion_fitting
 from training.hardware import CPU, Hardware, hardware
+from training.lesion_answers import fit_answers
 from training.lesion_augmentation import Hairs, QuarterTurns, Ruler, SlantedLight, WhiteBalance, augmentation
 from training.lesion_backbones import BACKBONES
 from training.lesion_contract import passed_on
 from training.lesion_figures import Calibration, softmax
-from training.lesion_fitting import Plan, fit, fit_answers, mixed
+from training.lesion_fitting import Plan, fit, mixed
 from training.lesion_fusion import Fusion, fit_fusion, known_share
 from training.lesion_holdout import parts
 from training.lesion_pretrained import LearnedBackbone, begin_from, keep_backbone, read_backbone

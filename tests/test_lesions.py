@@ -23,6 +23,7 @@ from inference.lesions import LesionFailure, LesionModel, LesionRequest, LesionS
 from inference.photo import PhotoRecipe, clinical_features
 from training import lesion_figures, lesion_fitting
 from training.export import check_parity, file_sha256
+from training.lesion_answers import field_of_feature, hide_answers
 from training.lesion_backbones import Backbone, efficientnet_lite, load_pretrained
 from training.lesion_evaluation import evaluate
 from training.lesion_export import export_onnx
@@ -35,7 +36,7 @@ from training.lesion_figures import (
     skin_type_metrics,
     softmax,
 )
-from training.lesion_fitting import Epoch, Examples, Plan, embeddings, field_of_feature, fit, hide_answers, logits
+from training.lesion_fitting import Epoch, Examples, Plan, embeddings, fit, logits
 from training.lesion_network import OUTPUTS, CalibratedLesionNetwork, LesionNetwork
 from training.metrics import bootstrap_interval
 

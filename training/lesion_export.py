@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from inference.errors import ExportError
 from inference.photo import PhotoRecipe
 from training.export import PARITY_INPUTS, check_parity
-from training.lesion_fitting import Examples, hide_answers
+from training.lesion_answers import hide_answers
+from training.lesion_fitting import Examples
 from training.lesion_network import OUTPUTS, CalibratedLesionNetwork
 from training.lesion_views import to_input
 from training.onnx_traces import without_traces

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
-from training.lesion_fitting import field_of_feature
+from training.lesion_answers import field_of_feature
 
 Array = NDArray[Any]
 _CONSTANT_SHRINKAGE = 0.01
