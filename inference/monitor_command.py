@@ -40,8 +40,8 @@ def add_monitor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "monitor",
         help=text,
         description=text,
-        epilog="example: nabz monitor first_weeks.jsonl --write-reference reference.json; later: "
-        "nabz monitor recent.jsonl --reference reference.json --html drift.html\n"
+        epilog="example: nabz monitor data/sample/referrals.jsonl --write-reference reference.json\n"
+        "later: nabz monitor recent.jsonl --reference reference.json --html drift.html\n"
         "exit status: 0 quiet, 1 drift was found, 2 could not run",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from inference.case import read_case
-from inference.cli import main
+from inference.cli import main, parser
 from inference.errors import BundleError, CaseError, DataError
 from inference.models import load_models
 from inference.monitor import Window, judged, monitor, windows_of
@@ -365,6 +365,16 @@ def test_the_command_from_baseline_to_alarm(tmp_path, capsys):
     assert "nabz_drift_alarms" in (tmp_path / "drift.prom").read_text(encoding="utf-8")
     assert main(["monitor", recent, "--reference", file]) == 1
     assert "data quality" in capsys.readouterr().out
+
+
+def test_the_example_of_the_help_runs(tmp_path, monkeypatch, catalogue_folder):
+    """As it is printed, beside the sample."""
+    epilog = next(action.choices for action in parser()._actions if action.choices)["monitor"].epilog
+    words = epilog.splitlines()[0].removeprefix("example: nabz ").split()
+    words[1] = str(catalogue_folder.parent.parent / words[1])
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 0
+    assert read_reference(tmp_path / "reference.json").n > 10
 
 
 def test_the_command_says_what_it_needs(tmp_path, capsys):
