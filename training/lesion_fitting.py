@@ -157,7 +157,7 @@ class _Fit:
     ) -> None:  # fmt: skip
         self.examples, self.rows, self.classes, self.plan, self.seed = examples, rows, classes, plan, seed
         self.machine, self.ranks, self.stops_by = machine, ranks, stops_by
-        if plan.batch_size % (2 * ranks.world):
+        if ranks.world > 1 and plan.batch_size % (2 * ranks.world):
             raise DataError(f"a batch of {plan.batch_size} photos, blended in pairs, cannot be split evenly over {ranks.world} processes")
         torch.manual_seed(seed)
         backbone = begun_backbone(plan, start)
