@@ -267,6 +267,7 @@ def test_a_bundle_that_was_never_logged_is_logged_when_it_goes_live(client, home
     """Without its folder nothing is changed, and the sentence says why."""
     folder = home / "models" / "tiny" / "1.2.0"
     bundle = made_bundle(folder, 1.0)
+    _, _, waiting = logged(home / "models" / "tiny" / "1.3.0", 1.5)
     before = aliases_of(client)
     assert alias_promoted("tiny", "1.2.0", bundle.sha256) == (
         f"MLflow's nabz-tiny has no version of bundle 1.2.0 (SHA-256 {bundle.sha256[:12]}): no alias was changed"
@@ -276,6 +277,7 @@ def test_a_bundle_that_was_never_logged_is_logged_when_it_goes_live(client, home
     champion = client.get_model_version_by_alias("nabz-tiny", "champion")
     assert told is not None and told.startswith(f"MLflow: champion of nabz-tiny is version {champion.version}, bundle 1.2.0")
     assert champion.tags["bundle_sha256"] == bundle.sha256
+    assert aliases_of(client)["challenger"] == waiting
     assert client.get_run(champion.run_id).data.params == {"logged": "after its training", "seed": "7"}
 
 

@@ -70,10 +70,11 @@ class TrackedRun:
         """Log a table as `tables/<name>.json`. Nothing that tells who a patient is may stand in it."""
         self.log_document({"rows": rows}, name)
 
-    def log_bundle(self, folder: Path) -> str:
+    def log_bundle(self, folder: Path, *, is_new: bool = True) -> str:
         """Log the measured bundle: its files, the graph as a registered model, and its figures linked to that model.
 
-        The new version gets the alias `challenger`, or `smoke` where it was trained with --smoke. Returns the version.
+        The new version gets the alias `challenger`, or `smoke` where it was trained with --smoke; none when the bundle is not
+        new. Returns the version.
         """
         with _store_errors():
             bundle = load_bundle(folder)
@@ -93,7 +94,8 @@ class TrackedRun:
             registered = str(model.registered_model_version)
             is_smoke = str(contract.training.get("smoke", self.parameters.get("smoke"))) == "True"
             _describe(name, registered, tags, _description(contract, is_smoke=is_smoke))
-            MlflowClient().set_registered_model_alias(name, SMOKE if is_smoke else CHALLENGER, registered)
+            if is_new:
+                MlflowClient().set_registered_model_alias(name, SMOKE if is_smoke else CHALLENGER, registered)
             return registered
 
     def _log_figures(self, report: Mapping[str, Any], model_id: str) -> None:
@@ -184,7 +186,7 @@ def _logged_late(task: str, folder: Path) -> str:
     checksums = {source.name: source.sha256 for source in contract.data}
     settings = {"logged": "after its training", "seed": contract.training.get("seed")}
     with tracked_run(task, settings, checksums) as run:
-        return run.log_bundle(folder)
+        return run.log_bundle(folder, is_new=False)
 
 
 def tracking_uri() -> str:
