@@ -17,7 +17,7 @@ from inference.batch import Part, parts_of
 from inference.case import read_case
 from inference.parquet import BATCH_ROWS, open_parquet, parquet_files, pieces
 
-PART_ROWS = 32_768
+PART_ROWS = 16_384
 _MOST_PARTS = 256  # of a very large input the parts grow instead: one file each is open while they are merged
 
 

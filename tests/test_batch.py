@@ -24,6 +24,7 @@ from inference.columns import read_columns
 from inference.columns_triage import ColumnTriage
 from inference.errors import BundleError
 from inference.models import Models, load_models
+from inference.priors import Multiplier, Priors
 from inference.rules import assess_floor
 from inference.triage import Triage
 
@@ -142,6 +143,21 @@ def test_without_a_model_or_with_a_failing_one_every_row_stays(models, tmp_path)
         triage = Triage(broken)
         expected = expected_rows(triage, path)
         assert told_rows(BatchRanker(triage).rank(parts_of_file(path)[0], NOW), expected) == expected
+
+
+def test_local_priors_move_columns_as_they_move_single_cases(models, tmp_path):
+    """With priors that make two conditions commoner and one rarer, levels and sets are those of single ranking."""
+    names = [label.name for label in models.symptoms.labels if (label.severity or 5) >= 4][:3]
+    told = {name: Multiplier(value=value, low=value, high=value) for name, value in zip(names, (8.0, 4.0, 0.2), strict=True)}
+    sha256 = models.bundles["symptoms"].sha256
+    priors = Priors(
+        version="1", bundle_sha256=sha256, n=100, method="by hand", floor_share=0.5, floor_severity=2, multipliers=told, sha256="0" * 64
+    )
+    path = written(tmp_path / "cases.parquet", table_of(random_rows(models.symptoms, 200, seed=11)))
+    triage = Triage(models, priors=priors)
+    expected = expected_rows(triage, path)
+    assert told_rows(BatchRanker(triage).rank(parts_of_file(path)[0], NOW), expected) == expected
+    assert expected != expected_rows(Triage(models), path)
 
 
 def test_other_layouts_of_the_columns_say_the_same(triage, models, tmp_path):
