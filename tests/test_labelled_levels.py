@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -79,11 +78,14 @@ def test_no_patient_is_in_two_folds_and_rare_levels_do_not_stop_it():
 def test_the_contract_names_the_cases_in_place_of_ktas(tmp_path):
     """Data and limits speak of what was learned from; with KTAS beside, of both."""
     contract = load_bundle(LIVE).contract
-    visits, _ = training_visits(write(tmp_path, *records(120)), CATALOGUE)
-    alone, beside = (with_labelled_contract(contract, "ab" * 32, visits, Counter(override=9), with_ktas=one) for one in (False, True))
+    visits, sources = training_visits(write(tmp_path, *records(120)), CATALOGUE)
+    alone = with_labelled_contract(contract, "ab" * 32, visits, sources, with_ktas=False)
+    beside = with_labelled_contract(contract, "ab" * 32, together(visits, visits), sources, with_ktas=True)
     assert [source.sha256 for source in alone.data][-1] == "ab" * 32
     assert not any("KTAS" in text for text in (*alone.limits, *(source.name for source in alone.data)))
-    assert sum("KTAS" in source.name for source in beside.data) == 1 and "and of KTAS" in beside.limits[-1]
+    assert sum("KTAS" in source.name for source in beside.data) == 1
+    counted = f"{len(visits.cases)} labelled cases ({visits.is_emergency.sum()} emergencies) of the service that trained it"
+    assert f"{counted}; levels" in alone.limits[-1] and f"{counted} and of KTAS; levels" in beside.limits[-1]
 
 
 def test_the_critical_head_is_read_as_it_is_from_the_bundle():

@@ -86,9 +86,10 @@ def with_labelled_contract(contract: Contract, checksum: str, visits: KtasVisits
         sha256=checksum,
         citation="The service's data card, data_card.json beside the cases.",
     )
+    count = sum(sources.values())
     limit = _LIMIT.format(
-        n=sum(sources.values()),
-        emergencies=int(visits.is_emergency.sum()),
+        n=count,
+        emergencies=int(visits.is_emergency[-count:].sum()),  # the cases stand behind KTAS
         beside=" and of KTAS" if with_ktas else "",
         sources=", ".join(f"{n} {source}" for source, n in sources.most_common()),
     )
