@@ -32,54 +32,34 @@ def workshop(tmp_path_factory):
         yield Workshop(tmp_path_factory.mktemp("workshop"))
 
 
-@pytest.fixture(scope="module")
-def verdicts(workshop) -> dict[str, Comparison]:
-    """What was found of each kind so far."""
-    return {}
-
-
 def failed(found: Comparison) -> list[str]:
     """The gates that hold a challenger back."""
     return [gate.name for gate in found.gates if not gate.passed]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_a_worse_challenger_is_held_back_for_the_right_reason(workshop, verdicts, kind: Kind, figure):
-    """The gate that the kind names fails, and the verdict's first sentence is of the most serious failure."""
-    found = verdicts[kind.name] = workshop.compared(kind)
+def test_a_worse_challenger_is_held_back_for_the_right_reason(workshop, kind: Kind, figure):
+    """The gate that the kind names fails, alone where the answers are good; the verdict's first sentence is of the most serious failure."""
+    found = workshop.compared(kind)
     figure(f"challenger with {kind.name} ({kind.task}): {found.verdict}, {', '.join(failed(found))}")
     assert found.verdict == "HOLD"
     assert kind.gate in failed(found)
+    assert not kind.only or set(failed(found)) == {kind.gate}
     assert found.because[0].startswith(f"{failed(found)[0]}: ")
-
-
-def test_a_forgotten_condition_is_named(workshop, verdicts):
-    """The report says which textbook patient would be missed, and from which level to which."""
-    found = verdicts.get("one red condition forgotten") or workshop.compared(KINDS[1])
-    assert f"{FORGOTTEN} (codes): 2 to 3" in found.flags.sentinels
-    assert failed(found) == ["red_flags"]
-
-
-@pytest.mark.parametrize(
-    "name", ["larger than its budget", "slower than its budget", "graph altered after export", "incomplete card", "leaky split"]
-)
-def test_what_leaves_the_answers_good_fails_one_gate_only(workshop, verdicts, name):
-    """No other gate is tripped by the way."""
-    kind = next(kind for kind in KINDS if kind.name == name)
-    assert failed(verdicts.get(name) or workshop.compared(kind)) == [kind.gate]
+    if kind.name == "one red condition forgotten":  # the report says which textbook patient would be missed
+        assert f"{FORGOTTEN} (codes): 2 to 3" in found.flags.sentinels
 
 
 def test_an_honest_better_model_is_promoted(workshop, figure):
-    """A champion fitted with two steps, a challenger with all: better on visits that neither saw, and no gate fails."""
+    """A champion that learned from shuffled outcomes, a challenger from the true ones: better on visits that neither saw, and no gate fails."""
     at = {"critical_level_2": 0.2}
-    poor = workshop.acuity("0.9.0", workshop.learned, iterations=2, thresholds=at)
+    poor = workshop.acuity("0.9.0", workshop.learned, shuffled=True, thresholds=at)
     better = workshop.acuity("1.2.0", workshop.learned, thresholds=at)
     found = compare_bundles(better, poor, workshop.data("acuity"), threads=1, models=workshop.folder)
     auc = found.differences["critical_auc"]
     figure(f"an honest better model: {found.verdict}, area under the curve {auc.champion.value:.3f} to {auc.challenger.value:.3f}")
     assert (found.verdict, found.because) == ("PROMOTE", ())
     assert auc.change.low > 0
-    assert found.differences["emergencies_late"].change.high < 0
 
 
 def test_swapping_nothing_changes_nothing_and_is_promoted(workshop):
@@ -93,33 +73,28 @@ def test_swapping_nothing_changes_nothing_and_is_promoted(workshop):
     assert "both are the same bundle" in found.remarks
 
 
-def test_every_patient_who_moves_is_told_with_the_reasons_that_differ(workshop, verdicts):
-    """From, to, and why: no reason stands on both sides, and the lowered come first."""
-    found = verdicts.get("emergency threshold raised") or workshop.compared(KINDS[6])
+def test_who_moves_is_told_with_the_reasons_that_differ_in_json_and_on_the_page(workshop):
+    """From, to and why; no NaN; the verdict before everything, under-triage before accuracy, nothing fetched from elsewhere."""
+    found = workshop.compared(next(kind for kind in KINDS if kind.name == "emergency threshold raised"))
     counted = sum(count for old, row in enumerate(found.level_counts) for new, count in enumerate(row) if old != new)
     assert counted == len(found.moves) > 0
     assert all(move.is_lowered and (move.gained or move.lost) and not set(move.gained) & set(move.lost) for move in found.moves)
     assert any("severity 2 or worse" in text for text in found.moves[0].lost)
-
-
-def test_the_json_and_the_page_hold_the_whole(workshop, verdicts, tmp_path):
-    """No NaN, the verdict before everything, under-triage before accuracy, nothing fetched from elsewhere."""
-    found = verdicts.get("emergency threshold raised") or workshop.compared(KINDS[6])
     told = json.loads(json.dumps(found.as_json(), allow_nan=False))
     assert list(told)[:2] == ["verdict", "because"]
     assert len(told["moves"]) == len(found.moves) and len(told["waits"]) == 5
     page = render_html(found)
-    assert page.index(">HOLD<") < page.index("Under-triage") < page.index("Right condition first")
+    assert page.index("HOLD</b>") < page.index("<td>Under-triage") < page.index("<td>Right condition first")
     assert all(move.case_id in page for move in found.moves)
     assert page.count("<svg") == 2
-    assert not any(outside in page for outside in ('src="http', "<script", "<link", "@import", "nan"))
+    assert not any(outside in page for outside in ('src="http', "<script", "@import", ">nan"))
 
 
 def test_the_command_prints_the_verdict_and_ends_with_1_for_hold(workshop, tmp_path, capsys):
     """The champion is the live bundle of the folder; the page is written where it was asked for."""
-    challenger = (
-        workshop.challenger(KINDS[9]) if not (workshop.folder / "symptoms" / "2.0.9").is_dir() else workshop.folder / "symptoms" / "2.0.9"
-    )
+    kind = next(kind for kind in KINDS if kind.name == "larger than its budget")
+    workshop.champion("symptoms")
+    challenger = workshop.challenger(kind)
     page = tmp_path / "reports" / "page.html"
     words = ["compare", str(challenger), "--data", str(CATALOGUE), "--models", str(workshop.folder), "--html", str(page), "--json"]
     assert main(words) == 1
@@ -127,7 +102,7 @@ def test_the_command_prints_the_verdict_and_ends_with_1_for_hold(workshop, tmp_p
     told = json.loads(out)
     assert (told["verdict"], told["champion"]["bundle"]) == ("HOLD", "symptoms 1.1.0")
     assert err.endswith(f"wrote {page}\n")
-    assert ">HOLD<" in page.read_text(encoding="utf-8")
+    assert "HOLD</b>" in page.read_text(encoding="utf-8")
 
 
 def test_bundles_of_two_tasks_are_not_compared(workshop):
@@ -197,13 +172,13 @@ def test_a_lesion_model_that_fails_on_dark_photos_is_held_back(workshop, shared_
     """Blind in the darker half of real photos: the worst group's gate fails."""
     source = shared_data / "pad_ufes_20"
     table = pd.read_csv(source / "metadata.csv", dtype=str, keep_default_na=False)
-    table = table[table["diagnostic"].isin(["BCC", "NEV"])].groupby("diagnostic").head(45)
+    table = pd.concat([table[table["diagnostic"] == "BCC"].head(75), table[table["diagnostic"] == "NEV"].head(15)])
     folder = tmp_path / "photos"
     (folder / "images").mkdir(parents=True)
     light = []
     for name in table["img_id"]:
         (folder / "images" / name).symlink_to(source / "images" / name)
-        light.append(np.asarray(Image.open(source / "images" / name).convert("RGB").resize((32, 32))).mean() / 255)
+        light.append(np.asarray(Image.open(source / "images" / name).convert("RGB").resize((32, 32))).mean())
     table.to_csv(folder / "metadata.csv", index=False)
     shipped = next((Path("models") / "lesions").iterdir())
     recipe = load_bundle(shipped).contract.preprocessing

@@ -181,9 +181,9 @@ def _of_visits(model: AcuityModel, cases: HeldOut, sentinel_levels: NDArray[np.i
     critical, emergency = model.score(encode(cases.visits, model.encoder))
     floors = [assess_floor(reading.case, {}) for reading in cases.readings]
     levels, reasons = [], []
-    for floor, *risks in zip(floors, critical.tolist(), emergency.tolist(), strict=True):
+    for floor, critical_risk, emergency_risk in zip(floors, critical.tolist(), emergency.tolist(), strict=True):
         raises = [Raise(rule.level, f"rule {rule.table}", rule.text_en, rule.text_ur) for rule in floor.fired]
-        urgency = decide_level(raises + raises_from_acuity(*risks, model.thresholds))
+        urgency = decide_level(raises + raises_from_acuity(critical_risk, emergency_risk, model.thresholds))
         levels.append(urgency.level)
         reasons.append(tuple(one.text_en for one in urgency.raises))
     told(len(cases))
