@@ -8,7 +8,7 @@ THREADS ?= 2
 SAMPLE := data/sample/referrals.jsonl
 SAMPLE_NOW := 2026-11-22T10:00:00+05:00
 
-.PHONY: help demo serve test test-browser test-reliability screenshots translations lint format train train-smoke data-check bench lock clean
+.PHONY: help demo serve test test-browser test-reliability screenshots translations lint format train train-smoke data-check mlflow bench test-scale lock clean
 
 help: ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
@@ -74,6 +74,9 @@ train: $(VENV)/dev.done ## train the shipped bundles again from data, all but le
 
 train-smoke: $(VENV)/dev.done ## the same in a minute or two a model, into runs/smoke
 	$(BIN)/nabz-train all --data $(DATA) --threads $(THREADS) --smoke --models runs/smoke
+
+mlflow: $(VENV)/dev.done ## runs and registered models in a browser, at http://127.0.0.1:5000
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port 5000 --workers 1
 
 bench: $(VENV)/dev.done ## speed, as ratios inside one run
 	$(BIN)/python -m training.bench --threads $(THREADS)
