@@ -146,7 +146,7 @@ def _add_assess(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     verify = _command(
         commands, "verify", "Check a bundle's signature, hashes, operators and names without running it on a case.",
-        "nabz verify models/symptoms/1.1.0",
+        "nabz verify models/symptoms/1.1.1",
     )  # fmt: skip
     verify.add_argument("bundle", type=Path, metavar="BUNDLE", help="a bundle's folder")
     verify.add_argument("--trusted-keys", type=Path, metavar="DIR", help="public keys to trust (default: trusted_keys/ beside the tasks)")

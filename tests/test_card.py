@@ -161,7 +161,7 @@ def test_a_bare_contract_gets_a_card_that_says_what_it_lacks(models_folder):
 
 def test_a_bundle_that_must_not_go_live_says_so_on_the_first_screen(models_folder):
     """The release gate's words of the lesion trainer."""
-    contract, metrics = shipped(models_folder, "lesions-ham10000/1.0.0")
+    contract, metrics = shipped(models_folder, "lesions-ham10000/1.0.1")
     first = sections(render_card(contract, metrics))["At a glance"]
     problem = "no Fitzpatrick type has 20 cancers: its sensitivity by skin type is not known"
     assert f"**Not fit to go live** (HAM10000, held out by lesion, photo alone): {problem}." in first

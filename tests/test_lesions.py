@@ -442,7 +442,7 @@ def test_labels_that_the_bundle_does_not_know_are_named(tmp_path: Path) -> None:
 
 def test_the_shipped_bundle_reached_what_it_must(models_folder: Path) -> None:
     """Held out: balanced accuracy is at least 0.64 and sensitivity at 60 % specificity at least 0.88."""
-    metrics = json.loads((models_folder / "lesions" / "1.1.0" / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((models_folder / "lesions" / "1.1.1" / "metrics.json").read_text(encoding="utf-8"))
     first = next(iter(metrics["evaluations"].values()))
     assert first["n"] == 742
     assert first["metrics"]["balanced_accuracy"]["value"] >= 0.64
@@ -452,7 +452,7 @@ def test_the_shipped_bundle_reached_what_it_must(models_folder: Path) -> None:
 def test_the_shipped_bundle_scores_a_photo(models_folder: Path, tmp_path: Path) -> None:
     """The shipped bundle is signed, loads, fits this version's features, and its probabilities sum to one."""
     save_skin(tmp_path / "a.png", 200)
-    model = LesionModel(load_bundle(models_folder / "lesions" / "1.1.0"))
+    model = LesionModel(load_bundle(models_folder / "lesions" / "1.1.1"))
     (score,) = model.score([LesionRequest(Photo(path="a.png", body_site="face"), tmp_path, 70)])
     assert isinstance(score, LesionScore)
     assert set(score.probabilities) == set(LABELS)

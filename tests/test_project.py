@@ -96,7 +96,7 @@ def test_the_sources_are_the_ones_on_disk(capsys, monkeypatch, shared_data):
 def test_evaluate_refuses_what_is_not_there(capsys, monkeypatch):
     """A missing data file is one clear line and status 2."""
     monkeypatch.chdir(ROOT)
-    assert main(["evaluate", "models/symptoms/1.1.0", "--data", "nowhere.csv"]) == 2
+    assert main(["evaluate", "models/symptoms/1.1.1", "--data", "nowhere.csv"]) == 2
     assert capsys.readouterr().err == "nabz-train: nowhere.csv does not exist: name a data file, or a folder with photos and their table\n"
 
 
@@ -119,7 +119,7 @@ def test_the_shipped_model_repeats_its_figures_on_real_patients(shared_data, mon
     monkeypatch.chdir(ROOT)
     from training.evaluate import evaluate_bundle
 
-    bundle, data = Path("models/symptoms-ddxplus/1.1.0"), shared_data / "ddxplus" / "patients_all49.csv"
+    bundle, data = Path("models/symptoms-ddxplus/1.1.1"), shared_data / "ddxplus" / "patients_all49.csv"
     full, first = (evaluate_bundle(bundle, data, questions, 2)["metrics"]["gtpa@1"]["value"] for questions in (None, 0))
     assert full >= 0.99
     assert first >= 0.35

@@ -104,7 +104,7 @@ def _add_evaluate(commands: _SUBPARSERS) -> None:
         commands,
         "evaluate",
         "Measure a bundle on data in a supported format, with 95 % intervals and subgroups.",
-        "nabz-train evaluate models/symptoms-ddxplus/1.1.0 --data ../shared/data/ddxplus/patients_all49.csv --questions 7 --json",
+        "nabz-train evaluate models/symptoms-ddxplus/1.1.1 --data ../shared/data/ddxplus/patients_all49.csv --questions 7 --json",
     )
     evaluate.add_argument("bundle", type=Path, metavar="BUNDLE")
     evaluate.add_argument("--data", type=Path, required=True, help="a patients or visits file, or a folder of photos with its table")
@@ -128,7 +128,7 @@ def _add_fairness(commands: _SUBPARSERS) -> None:
         commands,
         "fairness",
         "Make the same photos lighter, darker and of other colour, synthetically, and show how far a lesion bundle's answers move.",
-        "nabz-train fairness models/lesions/1.1.0 --data ../shared/data/pad_ufes_20 --limit 40 --json",
+        "nabz-train fairness models/lesions/1.1.1 --data ../shared/data/pad_ufes_20 --limit 40 --json",
     )
     fairness.add_argument("bundle", type=Path, metavar="BUNDLE")
     fairness.add_argument("--data", type=Path, required=True, help="a folder of photos with its table")
@@ -186,7 +186,7 @@ def _add_priors(commands: _SUBPARSERS) -> None:
         commands,
         "priors",
         "Estimate from recent cases without labels how much more or less often than in the catalogue each condition is seen.",
-        "nabz-train priors models/symptoms/1.1.0 --cases runs/cases.jsonl --out runs/priors.json",
+        "nabz-train priors models/symptoms/1.1.1 --cases runs/cases.jsonl --out runs/priors.json",
     )
     priors.add_argument("bundle", type=Path, metavar="BUNDLE", help="the symptom bundle that they are for")
     priors.add_argument("--cases", type=Path, required=True, metavar="FILE", help="recent cases, as nabz rank reads them")

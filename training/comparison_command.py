@@ -25,7 +25,7 @@ def add_compare(commands: Any) -> None:
         "compare",
         help=text,
         description=text,
-        epilog="example: nabz-train compare models/symptoms/1.1.0 --data data/catalogue --html runs/compare.html\n"
+        epilog="example: nabz-train compare models/symptoms/1.1.1 --data data/catalogue --html runs/compare.html\n"
         "exit status: 0 PROMOTE, 1 HOLD, 2 could not run",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

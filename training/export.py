@@ -21,6 +21,7 @@ from inference.errors import ExportError
 from inference.models import SERVING_FILE, TASKS, live_versions
 from inference.service.durable import PUBLIC_FILE, write_durably
 from training.card import render_card
+from training.onnx_traces import has_traces, without_traces
 from training.probe import TOLERANCE, probe_difference
 from training.signing import sign
 
@@ -97,9 +98,11 @@ def rewrite_metrics(folder: Path, metrics: dict[str, Any]) -> Bundle:
 
 
 def copy_as_version(folder: Path, version: str, gained: Mapping[str, Any] | None = None) -> Path:
-    """Write the bundle in `folder` beside itself as another version, the model byte for byte; returns the new folder.
+    """Write the bundle in `folder` beside itself as another version; returns the new folder.
 
-    `gained` are fields of the contract that the new version has instead of the old ones. Raises BundleError when the bundle was altered, ExportError when there is such a version.
+    The model's operators and weights stay as they are; notes of the exporter, which older bundles have, are left out. `gained`
+    are fields of the contract that the new version has instead of the old ones. Raises BundleError when the bundle was altered,
+    ExportError when there is such a version.
     """
     contract = load_bundle(folder).contract
     new = folder.with_name(version)
@@ -108,7 +111,8 @@ def copy_as_version(folder: Path, version: str, gained: Mapping[str, Any] | None
     figures = (folder / "metrics.json").read_text(encoding="utf-8")
     figures = figures.replace(f"{folder.parent.name}/{folder.name}", f"{folder.parent.name}/{version}")  # in the commands that print them
     contract = contract.model_copy(update={**(gained or {}), "version": version, "created": now_utc()})
-    write_bundle(new, (folder / "model.onnx").read_bytes(), contract, json.loads(figures))
+    model = (folder / "model.onnx").read_bytes()
+    write_bundle(new, without_traces(model) if has_traces(model) else model, contract, json.loads(figures))
     return new
 
 

@@ -8,6 +8,11 @@ from __future__ import annotations
 import onnx
 
 
+def has_traces(model: bytes) -> bool:
+    """Whether any operator says where in the trainer's code it came from."""
+    return any(node.metadata_props for node in onnx.load_model_from_string(model).graph.node)
+
+
 def without_traces(model: bytes) -> bytes:
     """The model without stack traces and other metadata of its parts."""
     proto = onnx.load_model_from_string(model)

@@ -1,7 +1,7 @@
 """`nabz-train reissue`: the same weights under a new version, with today's card and what a contract can gain without training.
 
 That is the reference for drift, and, where the bundle is from before there were such things, the probe and the sketch of what it
-learned from. The graph stays byte for byte, and so does every answer. Trains nothing and changes no threshold.
+learned from. Operators, weights and thresholds stay, and so does every answer. Trains nothing.
 """
 
 from __future__ import annotations
