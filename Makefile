@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA ?= ../shared/data
 THREADS ?= 2
+JOBS ?= 2
 SAMPLE := data/sample/referrals.jsonl
 SAMPLE_NOW := 2026-11-22T10:00:00+05:00
 
@@ -38,8 +39,8 @@ demo: $(VENV)/core.done ## install the inference package and rank the sample ref
 serve: $(VENV)/service.done ## run the service with the sample referrals and a token issuer for demos, at http://127.0.0.1:8000
 	$(BIN)/nabz serve --demo
 
-test: $(VENV)/dev.done ## install what the tests need and run them
-	NABZ_DATA=$${NABZ_DATA:-$(DATA)} $(BIN)/python -m pytest -m "not browser"
+test: $(VENV)/dev.done ## install what the tests need and run them, in JOBS processes
+	NABZ_DATA=$${NABZ_DATA:-$(DATA)} $(BIN)/python -m pytest -m "not browser" -n $(JOBS) --dist loadfile
 
 test-browser: $(VENV)/browser.done ## the pages in a real Chromium: accessibility, keys, thin lines, lost connections (skipped by name without one)
 	$(BIN)/python -m pytest -m browser

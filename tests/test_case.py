@@ -58,7 +58,7 @@ def test_bad_fields_never_cost_the_good_ones(fields: dict[str, Any], vitals: dic
 def test_a_case_survives_json(case: Case) -> None:
     """A round trip through JSON loses nothing and finds no problem."""
     reading = read_case(json.loads(case.model_dump_json(exclude_none=True)), "x")
-    assert reading.case == case
+    assert reading.case.model_dump_json() == case.model_dump_json()  # in an hour that a clock goes back, equal times compare as unequal
     assert reading.problems == ()
 
 

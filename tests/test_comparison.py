@@ -93,14 +93,13 @@ def test_who_moves_is_told_with_the_reasons_that_differ_in_json_and_on_the_page(
 def test_the_command_prints_the_verdict_and_ends_with_1_for_hold(workshop, tmp_path, capsys):
     """The champion is the live bundle of the folder; the page is written where it was asked for."""
     kind = next(kind for kind in KINDS if kind.name == "larger than its budget")
-    workshop.champion("symptoms")
-    challenger = workshop.challenger(kind)
+    champion, challenger = workshop.champion("symptoms"), workshop.challenger(kind)
     page = tmp_path / "reports" / "page.html"
     words = ["compare", str(challenger), "--data", str(CATALOGUE), "--models", str(workshop.folder), "--html", str(page), "--json"]
     assert main(words) == 1
     out, err = capsys.readouterr()
     told = json.loads(out)
-    assert (told["verdict"], told["champion"]["bundle"]) == ("HOLD", "symptoms 1.1.0")
+    assert (told["verdict"], told["champion"]["bundle"]) == ("HOLD", f"symptoms {load_bundle(champion).contract.version}")
     assert err.endswith(f"wrote {page}\n")
     assert "HOLD</b>" in page.read_text(encoding="utf-8")
 
@@ -170,7 +169,7 @@ def test_patients_who_are_put_too_low_wait_longer(workshop):
 
 def test_a_lesion_model_that_fails_on_dark_photos_is_held_back(workshop, shared_data: Path, tmp_path, figure):
     """Blind in the darker half of real photos: the worst group's gate fails."""
-    source = shared_data / "pad_ufes_20"
+    source = shared_data.resolve() / "pad_ufes_20"
     table = pd.read_csv(source / "metadata.csv", dtype=str, keep_default_na=False)
     table = pd.concat([table[table["diagnostic"] == "BCC"].head(75), table[table["diagnostic"] == "NEV"].head(15)])
     folder = tmp_path / "photos"

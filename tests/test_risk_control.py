@@ -129,5 +129,5 @@ def test_the_card_shows_the_certificate():
     )
     assert "With 95 % confidence, of cases like these at most 25 % are missed." in shown
     assert "**Synthetic patients: this says nothing about real ones.**" in shown
-    assert "| missed | 1 (50.0 %) |" in shown
-    assert "| price: others that are raised as well | 1.000 (0.207 to 1.000, n = 1) |" in shown
+    assert "| missed | 1, a share of 0.500 | 0.095 to 0.905 |" in shown
+    assert "| price: others that are raised as well | 1.000 (n = 1) | 0.207 to 1.000 |" in shown

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from inference.case import Case, Vitals
 from inference.errors import PolicyError
-from inference.rule_tables import _IittTable, at_least
+from inference.rule_tables import IittTable, at_least
 from inference.rules import RuleFloor, UnknownVital, assess_floor, iitt_signs
 
 ADULT, CHILD, DAY = 30, 7, 1 / 365.25
@@ -622,7 +622,7 @@ def test_a_table_that_names_an_unknown_component_is_refused() -> None:
         "text_ur": "",
     }
     with pytest.raises(PolicyError) as error:
-        _IittTable({"adult_from_years": 12, "component": {}, "sign": [row]})
+        IittTable({"adult_from_years": 12, "component": {}, "sign": [row]})
     assert str(error.value) == ("iitt.toml: found 'pregnnat', expected a finding code (F_...) or one of its components: correct the name")
 
 
