@@ -93,13 +93,13 @@ def test_who_moves_is_told_with_the_reasons_that_differ_in_json_and_on_the_page(
 def test_the_command_prints_the_verdict_and_ends_with_1_for_hold(workshop, tmp_path, capsys):
     """The champion is the live bundle of the folder; the page is written where it was asked for."""
     kind = next(kind for kind in KINDS if kind.name == "larger than its budget")
-    champion, challenger = workshop.champion("symptoms"), workshop.challenger(kind)
+    live, challenger = workshop.folder / "symptoms" / "1.0.0", workshop.challenger(kind)
     page = tmp_path / "reports" / "page.html"
     words = ["compare", str(challenger), "--data", str(CATALOGUE), "--models", str(workshop.folder), "--html", str(page), "--json"]
     assert main(words) == 1
     out, err = capsys.readouterr()
     told = json.loads(out)
-    assert (told["verdict"], told["champion"]["bundle"]) == ("HOLD", f"symptoms {load_bundle(champion).contract.version}")
+    assert (told["verdict"], told["champion"]["bundle"]) == ("HOLD", f"symptoms {load_bundle(live).contract.version}")
     assert err.endswith(f"wrote {page}\n")
     assert "HOLD</b>" in page.read_text(encoding="utf-8")
 
