@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from inference.casefile import read_cases
+from inference.command_line import add_command
 from inference.errors import CaseError
 from inference.models import load_models
 from inference.policy import load_policy
@@ -21,13 +22,7 @@ COUNT = 3
 def add_ask(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `ask` to the command's parser."""
     text = "Say what to ask or measure next for one case, and why."
-    ask = commands.add_parser(
-        "ask",
-        help=text,
-        description=text,
-        epilog="example: nabz ask data/sample/case.json --count 5",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    ask = add_command(commands, "ask", text, "nabz ask data/sample/case.json --count 5")
     ask.add_argument("case", type=Path, metavar="CASE", help="a JSON file with one case")
     ask.add_argument("--count", type=_count, default=COUNT, metavar="N", help=f"at most so many questions (default: {COUNT})")
     ask.add_argument("--json", action="store_true", help="print the questions as JSON")

@@ -29,6 +29,7 @@ from inference.batch_run import Engine, own_cores, provenance_json, rank_batch
 from inference.bundle import load_bundle
 from inference.case import Case, CaseReading
 from inference.casefile import read_cases
+from inference.command_line import add_command
 from inference.errors import CaseError, NabzError
 from inference.explain import print_assessment
 from inference.models import Models, default_models_folder, load_models
@@ -89,12 +90,6 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _command(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, example: str) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name, help=text, description=text, epilog=f"example: {example}", formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-
-
 def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--photos", type=Path, metavar="DIR", help="the folder that photo paths start from (default: the cases' own)")
     command.add_argument("--models", type=Path, metavar="DIR", help="the folder of bundles (default: NABZ_MODELS, or models/)")
@@ -106,7 +101,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
 
 
 def _add_rank(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    rank = _command(
+    rank = add_command(
         commands, "rank", "Rank a file of cases (JSON, JSON Lines, CSV or Parquet, also a folder) into a worklist.",
         "nabz rank data/sample/referrals.jsonl --format json --out ranked.jsonl",
     )  # fmt: skip
@@ -134,7 +129,7 @@ def _add_rank(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _add_assess(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    assess = _command(
+    assess = add_command(
         commands, "assess", "Assess one case and say why.", "nabz assess data/sample/case.json",
     )  # fmt: skip
     assess.add_argument("case", type=Path, metavar="CASE", help="a JSON file with one case")
@@ -144,7 +139,7 @@ def _add_assess(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _add_verify(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    verify = _command(
+    verify = add_command(
         commands, "verify", "Check a bundle's signature, hashes, operators and names without running it on a case.",
         "nabz verify models/symptoms/1.1.1",
     )  # fmt: skip

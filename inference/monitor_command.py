@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from inference.casefile import read_cases
+from inference.command_line import add_command
 from inference.errors import CaseError, DataError
 from inference.models import default_models_folder, load_models
 from inference.monitor import ALARM_LEVEL, DEFAULT_DAYS, LEAST_EFFECT, WATCH_LEVEL, monitor, windows_of
@@ -36,14 +37,13 @@ _LEAST_SHOWN_P = 1e-4
 def add_monitor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `monitor` to the command's parser."""
     text = "Compare recent cases with the reference and say what has drifted, by how much, and what to do."
-    command = commands.add_parser(
+    command = add_command(
+        commands,
         "monitor",
-        help=text,
-        description=text,
-        epilog="example: nabz monitor data/sample/referrals.jsonl --write-reference reference.json\n"
+        text,
+        "nabz monitor data/sample/referrals.jsonl --write-reference reference.json\n"
         "later: nabz monitor recent.jsonl --reference reference.json --html drift.html\n"
         "exit status: 0 quiet, 1 drift was found, 2 could not run",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("cases", type=Path, nargs="?", metavar="CASES", help="a file of cases, as `nabz rank` reads them")
     command.add_argument("--service", action="store_true", help="read the service's stored referrals instead, by the NABZ_… settings")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from inference.cli import parser as nabz_parser
 from training.cli import main, parser
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -76,6 +77,14 @@ def test_every_training_command_has_help_with_an_example():
     """The epilog of each command starts with an example of itself."""
     for name, inner in subcommands(parser()).items():
         assert inner.epilog.startswith(f"example: nabz-train {name.split()[0]}"), name
+
+
+def test_every_help_can_be_printed():
+    """The lists of commands and each command's own help: a percent sign in them is no placeholder."""
+    for top in (parser(), nabz_parser()):
+        listed = top.format_help()
+        for name, inner in subcommands(top).items():
+            assert inner.format_help().startswith("usage:") and name.split()[0] in listed
 
 
 def test_data_check_passes_and_counts(capsys, monkeypatch):

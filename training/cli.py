@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from inference.command_line import add_command
 from inference.errors import NabzError
 from training.comparison_command import add_compare
 from training.data_command import add_data
@@ -68,13 +69,6 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
     return top
 
 
-def _command(commands: _SUBPARSERS, name: str, text: str, example: str) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text, epilog=f"example: {example}", formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    return made
-
-
 def _add_trainers(commands: _SUBPARSERS, wanted: str | None) -> None:
     texts = {
         "symptoms": ("Train the symptom model on the catalogue, or on data in DDXPlus format.", "nabz-train symptoms --smoke --out runs/smoke/symptoms/1.0.0"),
@@ -82,7 +76,7 @@ def _add_trainers(commands: _SUBPARSERS, wanted: str | None) -> None:
         "lesions": ("Train the lesion model on photos with clinical answers.", "nabz-train lesions --data ../shared/data/pad_ufes_20 --smoke --out runs/smoke/lesions/1.0.0"),
     }  # fmt: skip
     for task, (text, example) in texts.items():
-        command = _command(commands, task, text, example)
+        command = add_command(commands, task, text, example)
         command.add_argument("--data", type=Path, help="what to learn from (symptoms: the catalogue by default)")
         command.add_argument("--out", type=Path, help="the bundle's folder (default models/<task>/<version>)")
         command.add_argument("--version", default="1.0.0", help="the bundle's version (default 1.0.0)")
@@ -100,7 +94,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluate(commands: _SUBPARSERS) -> None:
-    evaluate = _command(
+    evaluate = add_command(
         commands,
         "evaluate",
         "Measure a bundle on data in a supported format, with 95 % intervals and subgroups.",
@@ -124,7 +118,7 @@ def _add_evaluate(commands: _SUBPARSERS) -> None:
 
 
 def _add_fairness(commands: _SUBPARSERS) -> None:
-    fairness = _command(
+    fairness = add_command(
         commands,
         "fairness",
         "Make the same photos lighter, darker and of other colour, synthetically, and show how far a lesion bundle's answers move.",
@@ -140,7 +134,7 @@ def _add_fairness(commands: _SUBPARSERS) -> None:
 
 
 def _add_photo_gate(commands: _SUBPARSERS) -> None:
-    gate = _command(
+    gate = add_command(
         commands,
         "photo-gate",
         "Spoil real photos in stated grades, and show how many bad ones the photo gate catches and how many good ones it refuses.",
@@ -166,7 +160,7 @@ def _add_photo_gate(commands: _SUBPARSERS) -> None:
 
 
 def _add_levels(commands: _SUBPARSERS) -> None:
-    levels = _command(
+    levels = add_command(
         commands,
         "levels",
         "Choose the thresholds that turn probabilities into levels, count what calibration rests on, both on held-out patients, and record them.",
@@ -182,7 +176,7 @@ def _add_levels(commands: _SUBPARSERS) -> None:
 
 
 def _add_priors(commands: _SUBPARSERS) -> None:
-    priors = _command(
+    priors = add_command(
         commands,
         "priors",
         "Estimate from recent cases without labels how much more or less often than in the catalogue each condition is seen.",
@@ -196,7 +190,7 @@ def _add_priors(commands: _SUBPARSERS) -> None:
 
 
 def _add_all(commands: _SUBPARSERS) -> None:
-    every = _command(
+    every = add_command(
         commands,
         "all",
         "Train every shipped bundle again, one after the other, and print a summary.",

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference.command_line import add_command
 from inference.errors import BundleError
 from inference.models import TASKS, default_models_folder, live_versions
 
@@ -21,13 +22,12 @@ _SHOWN_MOVES = 10
 def add_compare(commands: Any) -> None:
     """Add `compare` to the command's parser. It ends with 0 for PROMOTE and 1 for HOLD."""
     text = "Compare a challenger with the champion on the same held-out cases, and say PROMOTE or HOLD and why."
-    compare = commands.add_parser(
+    compare = add_command(
+        commands,
         "compare",
-        help=text,
-        description=text,
-        epilog="example: nabz-train compare models/symptoms/1.1.1 --data data/catalogue --html runs/compare.html\n"
+        text,
+        "nabz-train compare models/symptoms/1.1.1 --data data/catalogue --html runs/compare.html\n"
         "exit status: 0 PROMOTE, 1 HOLD, 2 could not run",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     compare.add_argument("challenger", type=Path, metavar="CHALLENGER", help="the bundle that may go live")
     compare.add_argument("--champion", type=Path, metavar="BUNDLE", help="the bundle to compare with (default: the live one of its task)")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from inference.command_line import add_command
 from training.catalogue import CATALOGUE
 
 _DONE, _PROBLEMS = 0, 1
@@ -15,7 +16,7 @@ _DONE, _PROBLEMS = 0, 1
 
 def add_data(commands: Any) -> None:
     """Add `data` and its verbs to the command's parser."""
-    data = _command(commands, "data", "Check, split, generate or convert data.", "nabz-train data check")
+    data = add_command(commands, "data", "Check, split, generate or convert data.", "nabz-train data check")
     verbs = data.add_subparsers(required=True, metavar="VERB")
     _add_check(verbs)
     _add_split(verbs)
@@ -24,15 +25,8 @@ def add_data(commands: Any) -> None:
     _add_patients(verbs)
 
 
-def _command(commands: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text, epilog=f"example: {example}", formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    return made
-
-
 def _add_check(verbs: Any) -> None:
-    check = _command(
+    check = add_command(
         verbs,
         "check",
         "With MYDATA: explain what is wrong with your own data, row by row and as a whole (docs/own_data.md). "
@@ -51,7 +45,7 @@ def _add_check(verbs: Any) -> None:
 
 
 def _add_split(verbs: Any) -> None:
-    split = _command(
+    split = add_command(
         verbs, "split", "Split your own data by patient (lesion, case) into train/ and held_out/, with near-duplicates on one side.",
         "nabz-train data split data/sample/referrals.jsonl --out runs/split",
     )  # fmt: skip
@@ -64,7 +58,7 @@ def _add_split(verbs: Any) -> None:
 
 
 def _add_generate(verbs: Any) -> None:
-    generate = _command(
+    generate = add_command(
         verbs, "generate", "Draw synthetic cases from the catalogue: vitals, season, province, missing answers, complaint text.",
         "nabz-train data generate --n 1000 --out runs/cases.jsonl",
     )  # fmt: skip
@@ -82,7 +76,7 @@ def _add_generate(verbs: Any) -> None:
 
 
 def _add_cases(verbs: Any) -> None:
-    cases = _command(
+    cases = add_command(
         verbs, "cases", "Turn public visits or photos into a case file for `nabz rank`, without their labels.",
         "nabz-train data cases ktas --data ../shared/data --out runs/ktas.jsonl",
     )  # fmt: skip
@@ -93,7 +87,7 @@ def _add_cases(verbs: Any) -> None:
 
 
 def _add_patients(verbs: Any) -> None:
-    patients = _command(
+    patients = add_command(
         verbs, "patients", "Turn labelled cases with a confirmed condition into a folder in DDXPlus format, for nabz-train symptoms --data.",
         "nabz-train data patients runs/split/train --out runs/patients",
     )  # fmt: skip

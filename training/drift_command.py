@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference.command_line import add_command
 from training.catalogue import CATALOGUE
 
 if TYPE_CHECKING:
@@ -20,12 +21,12 @@ _WEEKS, _PHOTOS = 100, 400
 
 def add_drift(commands: Any) -> None:
     """Add both commands to the parser of `nabz-train`."""
-    check = _command(
+    check = add_command(
         commands, "drift-check", "Measure the monitor: twenty injected shifts to find, quiet weeks to be quiet in.",
         "nabz-train drift-check --weeks 100",
     )  # fmt: skip
     _add_check_options(check)
-    reference = _command(
+    reference = add_command(
         commands, "reference", "Print what goes into a bundle's `reference`: how the cases looked that it is measured on.",
         "nabz-train reference symptoms --data data/catalogue --out runs/reference.json",
     )  # fmt: skip
@@ -34,12 +35,6 @@ def add_drift(commands: Any) -> None:
     reference.add_argument("--models", type=Path, metavar="DIR", help="the folder of bundles that score (default: NABZ_MODELS, or models/)")
     reference.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .json file")
     reference.set_defaults(run=_reference)
-
-
-def _command(commands: Any, name: str, text: str, example: str) -> Any:
-    return commands.add_parser(
-        name, help=text, description=text, epilog=f"example: {example}", formatter_class=argparse.RawDescriptionHelpFormatter
-    )
 
 
 def _add_check_options(check: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from inference.command_line import add_command
 from inference.errors import ExportError
 from inference.models import SERVING_FILE, default_models_folder, live_versions
 from training.signing import SignedBundle, rotate_signing_key, signed_bundles
@@ -20,13 +21,7 @@ _SHA256 = re.compile(r"\b[0-9a-f]{64}\b")
 def add_keys(commands: Any) -> None:
     """Add `keys` to the command's parser."""
     text = "list: each bundle with the key that signed it and its SHA-256. rotate: a new signing key for all bundles; older keys are trusted no more."
-    keys = commands.add_parser(
-        "keys",
-        help=text,
-        description=text,
-        epilog="example: nabz-train keys list --json",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    keys = add_command(commands, "keys", text, "nabz-train keys list --json")
     keys.add_argument("what", choices=("list", "rotate"))
     keys.add_argument("--models", type=Path, metavar="DIR", help="the folder of bundles (default: NABZ_MODELS, or models/)")
     keys.add_argument(

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference.command_line import add_command
 from inference.models import TASKS, default_models_folder, live_versions
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _SHOWN_HASH = 12
 
 def add_promotion(commands: Any) -> None:
     """Add `promote`, `rollback` and `live` to the command's parser."""
-    promote = _command(
+    promote = add_command(
         commands,
         "promote",
         "Compare a challenger with the live bundle on held-out cases and, when every gate is passed, make it live.",
@@ -36,7 +37,7 @@ def add_promotion(commands: Any) -> None:
     promote.add_argument("--threads", type=int, default=2)
     _add_models(promote)
     promote.set_defaults(run=_promote)
-    rollback = _command(
+    rollback = add_command(
         commands,
         "rollback",
         "Make live again what was live before; once more goes one further back. A running service takes it over by itself.",
@@ -48,17 +49,10 @@ def add_promotion(commands: Any) -> None:
     rollback.add_argument("--json", action="store_true", help="print what was done as JSON")
     _add_models(rollback)
     rollback.set_defaults(run=_rollback)
-    live = _command(commands, "live", "Show which bundle of each task is live, and what was live when.", "nabz-train live")
+    live = add_command(commands, "live", "Show which bundle of each task is live, and what was live when.", "nabz-train live")
     live.add_argument("--json", action="store_true", help="print JSON")
     _add_models(live)
     live.set_defaults(run=_live)
-
-
-def _command(commands: Any, name: str, text: str, example: str) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text, epilog=f"example: {example}", formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    return made
 
 
 def _add_models(command: argparse.ArgumentParser) -> None:

@@ -6,19 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from inference.command_line import add_command
+
 DONE = 0
 
 
 def add_reissue(commands: Any) -> None:
     """Add `reissue` to the parser of `nabz-train`."""
     text = "Write a bundle's weights under a new version, with today's card and a reference for drift; train nothing, change no threshold."
-    command = commands.add_parser(
-        "reissue",
-        help=text,
-        description=text,
-        epilog="example: nabz-train reissue models/symptoms/1.1.1 --version 1.1.2 --data data/catalogue",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    command = add_command(commands, "reissue", text, "nabz-train reissue models/symptoms/1.1.1 --version 1.1.2 --data data/catalogue")
     command.add_argument("bundle", type=Path, metavar="BUNDLE")
     command.add_argument("--version", required=True, help="the new bundle's version; it is written beside the old one")
     command.add_argument(

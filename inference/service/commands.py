@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference.command_line import add_command
+
 if TYPE_CHECKING:
     from inference.service.settings import Settings
 
@@ -20,7 +22,7 @@ _DONE, _FOUND = 0, 1
 
 def add_service_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the service's commands to the parser of `nabz`."""
-    serve = _command(
+    serve = add_command(
         commands, "serve", "Serve the triage API and the worklist over HTTP.",
         "nabz serve --demo\nsettings: every NABZ_… variable of the README, or a .env file",
     )  # fmt: skip
@@ -29,16 +31,16 @@ def add_service_commands(commands: argparse._SubParsersAction[argparse.ArgumentP
     serve.add_argument("--demo", action="store_true", help="issue tokens at /dev/token and load the sample referrals into an empty queue")
     serve.add_argument("--settings", action="store_true", help="list the settings and end")
     serve.set_defaults(run=_serve)
-    audit = _command(commands, "audit", "Prove that the audit trail is whole, or name its first bad row.", "nabz audit verify")
+    audit = add_command(commands, "audit", "Prove that the audit trail is whole, or name its first bad row.", "nabz audit verify")
     audit.add_argument("what", choices=("verify",))
     audit.set_defaults(run=_audit)
-    backup = _command(commands, "backup", "Copy database and sealed photos while the service runs.", "nabz backup /media/usb/2026-11-22")
+    backup = add_command(commands, "backup", "Copy database and sealed photos while the service runs.", "nabz backup /media/usb/2026-11-22")
     backup.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
     backup.set_defaults(run=_backup)
-    restore = _command(commands, "restore", "Put a backup in place; nothing is overwritten.", "nabz restore /media/usb/2026-11-22")
+    restore = add_command(commands, "restore", "Put a backup in place; nothing is overwritten.", "nabz restore /media/usb/2026-11-22")
     restore.add_argument("folder", type=Path, metavar="DIR", help="the backup's folder")
     restore.set_defaults(run=_restore)
-    keys = _command(
+    keys = add_command(
         commands, "keys", "rotate: encrypt everything again with a new key. forget: drop the keys that nothing needs any more.",
         "nabz keys rotate; some minutes later: nabz keys forget",
     )  # fmt: skip
@@ -48,7 +50,7 @@ def add_service_commands(commands: argparse._SubParsersAction[argparse.ArgumentP
 
 
 def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    export = _command(
+    export = add_command(
         commands, "export", "Write completed referrals, de-identified, as labelled cases to train on.",
         "nabz export /media/usb/2026-q3 --since 2026-07-01 --until 2026-10-01",
     )  # fmt: skip
@@ -58,12 +60,6 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     export.add_argument("--with-complaints", action="store_true", help="with the patients' own words, which can name anybody")
     export.add_argument("--with-photos", action="store_true", help="with the photos, without metadata; a face still shows who it is")
     export.set_defaults(run=_export)
-
-
-def _command(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, example: str) -> argparse.ArgumentParser:
-    return commands.add_parser(
-        name, help=text, description=text, epilog=f"example: {example}", formatter_class=argparse.RawDescriptionHelpFormatter
-    )
 
 
 def _settings(**given: Any) -> Settings:

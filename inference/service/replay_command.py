@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from inference.casefile import read_cases
+from inference.command_line import add_command
 from inference.errors import CaseError
 from inference.models import default_models_folder
 from inference.policy import load_policy
@@ -26,16 +27,13 @@ _SHOWN_HASH = 12
 
 def add_replay(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `replay` to the command's parser."""
-    replay = commands.add_parser(
+    replay = add_command(
+        commands,
         "replay",
-        help="Reproduce stored assessments bit for bit, or say what differs and why.",
-        description="Compute a stored assessment again, with the bundles that it names, and compare every byte.",
-        epilog=(
-            "example: nabz replay ranked.jsonl --case data/sample/referrals.jsonl\n"
-            "of the service's database: nabz replay r-0199f1c2a3b4d5e6f708192a3b4c5d6e --version 1\n"
-            "exit status: 0 all are identical, 1 some differ, 2 some could not be replayed"
-        ),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "Compute stored assessments again, with the bundles that they name; compare every byte, and say what differs and why.",
+        "nabz replay ranked.jsonl --case data/sample/referrals.jsonl\n"
+        "of the service's database: nabz replay r-0199f1c2a3b4d5e6f708192a3b4c5d6e --version 1\n"
+        "exit status: 0 all are identical, 1 some differ, 2 some could not be replayed",
     )
     replay.add_argument(
         "assessment", metavar="ASSESSMENT", help="a file of assessments as nabz rank --format json writes it, or a referral's id"

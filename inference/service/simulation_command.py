@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 
+from inference.command_line import add_command
 from inference.errors import NabzError, PolicyError
 from inference.policy import load_policy
 from inference.service.simulation_presets import PRESETS, Study, preset
@@ -26,13 +27,7 @@ _DEFAULT_SEED = 1
 def add_simulate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The command `simulate`; `run` of the parsed arguments returns the exit status, and raises NabzError."""
     text = "Compare queue policies by simulation: FIFO, strict priority, weighted score, accumulating priority, Nabz."
-    simulate = commands.add_parser(
-        "simulate",
-        help=text,
-        description=text,
-        epilog="example: nabz simulate --preset qucad --json",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    simulate = add_command(commands, "simulate", text, "nabz simulate --preset qucad --json")
     what = simulate.add_mutually_exclusive_group()
     what.add_argument(
         "--preset",
