@@ -351,7 +351,7 @@ def _problem(location: Location, detail: dict[str, Any]) -> str:
     """Say what was set aside, what was found and what was expected, without any free text of the patient's."""
     found = detail.get("input")
     is_number = isinstance(found, int | float) and location[0] != "complaint"
-    is_short = is_number or (isinstance(found, str) and location[0] in ("vitals", "sex"))
+    is_short = is_number or (isinstance(found, str) and location[0] == "vitals")  # a name could stand where the sex should
     shown = f" is {_printable(str(found))[:_SHOWN_VALUE_LENGTH]}," if is_short else ":"
     return f"{_name_of(location)}{shown} {_expected(location, detail)}; it was set aside as unknown: check it and send it again"
 
