@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from postgres import NOT_INSTALLED, PostgresServer, find_binaries
 
 ROOT = Path(__file__).resolve().parent.parent
+LOGGERS = ("nabz", "nabz.access", "nabz.errors", "nabz.service", "uvicorn", "uvicorn.error", "uvicorn.access")
 
 
 @pytest.fixture
@@ -27,6 +29,16 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
             if getattr(report, "when", None) == "call":
                 for name, line in report.user_properties:
                     terminalreporter.write_line(f"{name}: {line}")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _logging_as_python_starts_it() -> None:
+    """Each file of tests begins without what a library did to logging in another file of the same process."""
+    for name in ("", *LOGGERS):
+        logger = logging.getLogger(name)
+        for handler in [one for one in logger.handlers if type(one).__module__ != "_pytest.logging"]:
+            logger.removeHandler(handler)
+        logger.propagate, logger.disabled = True, False
 
 
 @pytest.fixture(scope="session")

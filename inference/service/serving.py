@@ -75,6 +75,7 @@ def run_server(settings: Settings, announce: Callable[[str], None], *, demo: boo
     class _Protocol(BoundedProtocol):
         most_open = connections_limit(settings.in_flight_limit)
 
+    logging.raiseExceptions = False  # a line that cannot be written must not print the exception that it tells of, words included
     config = uvicorn.Config(
         guard,
         host=settings.host,
