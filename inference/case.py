@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -366,10 +367,16 @@ def _expected(location: Location, detail: dict[str, Any]) -> str:
         return str(detail["msg"]).removesuffix(".")
     nested: dict[str, type[BaseModel]] = {"vitals": Vitals, "photos": Photo}
     model = nested.get(str(location[0]), Case)
-    low, high = None, None
-    for limit in model.model_fields[str(location[-1])].metadata:
+    low, high = field_limits(model, str(location[-1]))
+    return f"expected {low} to {high}" if high < math.inf else f"expected at least {low}"
+
+
+def field_limits(model: type[BaseModel], name: str) -> tuple[float, float]:
+    """The least and the largest number that a field of a case accepts; infinite where it has no such limit."""
+    low, high = -math.inf, math.inf
+    for limit in model.model_fields[name].metadata:
         low, high = getattr(limit, "ge", low), getattr(limit, "le", high)
-    return f"expected {low} to {high}" if high is not None else f"expected at least {low}"
+    return low, high
 
 
 @lru_cache(maxsize=1024)

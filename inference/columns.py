@@ -12,10 +12,9 @@ from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
 
 from inference.acuity import CONSCIOUSNESS
-from inference.case import Arrival, Case, Priority, Vitals
+from inference.case import Arrival, Case, Priority, Vitals, field_limits
 from inference.evidence import SEXES
 from inference.parquet import EARLIEST, FINDING_COLUMNS, LATEST, parquet_library
 
@@ -117,20 +116,12 @@ def _number(column: Any, name: str, n: int, plain: Bools) -> Floats:
         return np.full(n, np.nan)
     known = _known(column)
     values = np.where(known, _filled(column.cast(parquet_library().float64(), safe=False)), np.nan)
-    low, high = limits_of(Case if name in Case.model_fields else Vitals, name)
-    fits = (values >= low) & (values <= high)
+    low, high = field_limits(Case if name in Case.model_fields else Vitals, name)
+    fits = (values >= max(low, -_LARGEST_INTEGER)) & (values <= min(high, _LARGEST_INTEGER))
     if name in _INTEGERS:
         fits &= values == np.floor(values)
     plain &= fits | ~known
     return np.where(fits, values, np.nan)
-
-
-def limits_of(model: type[BaseModel], name: str) -> tuple[float, float]:
-    """What a number of a case may be, from the model's own definition."""
-    low, high = -_LARGEST_INTEGER, _LARGEST_INTEGER
-    for limit in model.model_fields[name].metadata:
-        low, high = getattr(limit, "ge", low), getattr(limit, "le", high)
-    return low, high
 
 
 def _choice(column: Any, choices: Mapping[str, float], n: int, plain: Bools) -> Floats:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
-from inference.case import Case, Vitals
+from inference.case import Case, Vitals, field_limits
 from inference.rule_tables import Findings
 from inference.rules import assess_floor
 
@@ -45,7 +45,7 @@ def limits_of(case: Case, findings: Findings, vital: str, level: int) -> Limits:
     facts = question_facts()["measure"][vital]
     if "choices" in facts:
         return Limits(choices=tuple(one["value"] for one in facts["choices"] if reaches(_typed(one["value"]))))
-    low, high = _range(vital)
+    low, high = field_limits(Vitals, vital)
     step = facts["step"]
     last = round((high - low) / step)
     return _numeric_limits(lambda place: reaches(round(low + place * step, 3)), last, lambda place: round(low + place * step, 3))
@@ -93,14 +93,6 @@ def _boundary(reaches: Callable[[int], bool], danger: int, calm: int) -> int:
         else:
             calm = middle
     return calm
-
-
-def _range(vital: str) -> tuple[float, float]:
-    """What a case accepts for a vital."""
-    low = high = 0.0
-    for limit in Vitals.model_fields[vital].metadata:
-        low, high = getattr(limit, "ge", low), getattr(limit, "le", high)
-    return low, high
 
 
 def _typed(value: str) -> str | bool:

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from inference.case import Vitals
-from inference.columns import limits_of
+from inference.case import Vitals, field_limits
 from inference.symptoms import SymptomModel
 
 NOW = datetime(2026, 11, 22, 10, 0, tzinfo=UTC)
@@ -68,7 +67,7 @@ def _row(case_id: str, codes: list[str], valued: list[str], random: np.random.Ge
     row |= {name: value for name, value in maybe.items() if random.random() < known * rare.get(name, 1.0)}
     for name in NUMBERS:
         if random.random() < known:
-            low, high = limits_of(Vitals, name)
+            low, high = field_limits(Vitals, name)
             value = USUAL[name] * random.normal(1, 0.12) if random.random() < 0.8 else random.uniform(low, high)
             row[name] = round(float(np.clip(value, low, high)), int(random.integers(3)))
             row[name] = min(max(row[name], low), high)

@@ -16,11 +16,12 @@ from PIL import Image
 from service_app import Service, running_service
 from sqlalchemy import text
 
+from inference.case import Vitals, field_limits
 from inference.photo_quality import gate_numbers
 from inference.service.request_log import SafeFormatter
 from inference.service.web.case_number import ALPHABET, new_case_number, read_case_number
 from inference.service.web.intake_form import PREGNANCY_YEARS, number_of, read_form, years_of
-from inference.service.web.intake_hints import hint_rules, hints_for, limits_of, mended, rules_for_script
+from inference.service.web.intake_hints import hint_rules, hints_for, mended, rules_for_script
 from inference.service.web.intake_view import BODY_SITES
 from inference.service.web.language import speech
 
@@ -188,7 +189,7 @@ def test_usual_values_are_not_asked_about():
 def test_limits_are_those_of_a_case_and_rules_reach_the_script():
     """Every limit that a hint names is the one by which a value is set aside; every text is in the page's language."""
     limits = {rule["field"]: rule["limits"] for rule in hint_rules() if "limits" in rule}
-    assert limits["temperature_celsius"] == list(limits_of("temperature_celsius")) == [24, 45]
+    assert limits["temperature_celsius"] == list(field_limits(Vitals, "temperature_celsius")) == [24, 45]
     assert {rule["code"] for rule in rules_for_script(UR)} == {rule["code"] for rule in hint_rules()}
     assert all("%(" not in rule["text"] for rule in rules_for_script(EN))
 

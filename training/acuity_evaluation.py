@@ -180,8 +180,8 @@ def _evaluate_ktas(bundle: Bundle, name: str, path: Path) -> dict[str, Any]:
         "auc": bootstrap_interval(auc, truth, probability),
         "auc_without_pain": bootstrap_interval(auc, truth, without_pain),
         "average_precision": bootstrap_interval(average_precision, truth, probability),
-        "ece": bootstrap_interval(_ece, truth, probability),
-        "ece_without_pain": bootstrap_interval(_ece, truth, without_pain),
+        "ece": bootstrap_interval(ece_by_tenths, truth, probability),
+        "ece_without_pain": bootstrap_interval(ece_by_tenths, truth, without_pain),
         **{
             f"net_benefit_{at:g}": bootstrap_interval(partial(net_benefit, threshold=at), truth, probability) for at in _KTAS_NET_BENEFIT_AT
         },
@@ -195,7 +195,7 @@ def _evaluate_ktas(bundle: Bundle, name: str, path: Path) -> dict[str, Any]:
         group: {
             **_triage(truth[rows], with_rules[rows], threshold, "_with_rules"),
             "auc": bootstrap_interval(auc, truth[rows], probability[rows], repeats=_SUBGROUP_REPEATS),
-            "ece": bootstrap_interval(_ece, truth[rows], probability[rows], repeats=_SUBGROUP_REPEATS),
+            "ece": bootstrap_interval(ece_by_tenths, truth[rows], probability[rows], repeats=_SUBGROUP_REPEATS),
             "prevalence": wilson_interval(int(truth[rows].sum()), int(rows.sum())),
             "mean_probability": bootstrap_interval(mean, probability[rows], repeats=_SUBGROUP_REPEATS),
         }
@@ -224,7 +224,8 @@ def ktas_probabilities(bundle: Bundle, visits: KtasVisits, *, is_known: bool) ->
     return held_out.probability, held_out.without_pain
 
 
-def _ece(truth: Array, probability: Array) -> float:
+def ece_by_tenths(truth: Array, probability: Array) -> float:
+    """Expected calibration error by tenths, for a few hundred cases."""
     return expected_calibration_error(truth, probability, bins=10)
 
 

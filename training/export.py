@@ -88,12 +88,12 @@ def write_bundle(folder: Path, model: bytes, contract: Contract, metrics: dict[s
     return bundle
 
 
-def rewrite_metrics(folder: Path, metrics: dict[str, Any]) -> Bundle:
+def rewrite_metrics(folder: Path, metrics: dict[str, Any], gained: Mapping[str, Any] | None = None) -> Bundle:
     """Replace the metrics of a bundle that exists, with its card and signature; the model stays byte for byte.
 
-    Raises BundleError when the bundle was altered: it is not signed again.
+    `gained` are fields of the contract that are replaced as well. Raises BundleError when the bundle was altered: it is not signed again.
     """
-    contract = load_bundle(folder).contract
+    contract = load_bundle(folder).contract.model_copy(update=gained)
     return write_bundle(folder, (folder / "model.onnx").read_bytes(), contract, metrics)
 
 

@@ -20,7 +20,7 @@ from inference.bundle import Bundle
 from inference.errors import DataError
 from inference.models import SERVING_FILE, Models, load_models
 from inference.triage import Triage
-from training.acuity_evaluation import AGE_BANDS, ktas_probability
+from training.acuity_evaluation import AGE_BANDS, ece_by_tenths, ktas_probability
 from training.catalogue import CATALOGUE
 from training.export import file_sha256
 from training.ktas import LAST_EMERGENCY_LEVEL
@@ -32,7 +32,6 @@ from training.metrics import (
     auc,
     average_precision,
     bootstrap_interval,
-    expected_calibration_error,
     metrics_document,
     wilson_interval,
 )
@@ -123,7 +122,7 @@ def _figures(of: _Measured) -> dict[str, Interval]:
         **_missed(of),
         "auc": bootstrap_interval(auc, truth, of.probability, groups=groups, repeats=_REPEATS),
         "average_precision": bootstrap_interval(average_precision, truth, of.probability, groups=groups, repeats=_REPEATS),
-        "ece": bootstrap_interval(_ece, truth, of.probability, groups=groups, repeats=_REPEATS),
+        "ece": bootstrap_interval(ece_by_tenths, truth, of.probability, groups=groups, repeats=_REPEATS),
     }
     if not np.isnan(of.level).any():
         figures |= {
@@ -168,10 +167,6 @@ def _subgroups(everything: _Measured, main: _Measured) -> dict[str, dict[str, In
 
 def _is(cases: Sequence[LabelledCase], holds: Any) -> Array:
     return np.array([bool(holds(one)) for one in cases], dtype=bool)
-
-
-def _ece(truth: Array, probability: Array) -> float:
-    return expected_calibration_error(truth, probability, bins=10)
 
 
 def _kappa(final: Array, level: Array) -> float:

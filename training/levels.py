@@ -28,7 +28,7 @@ from training import acuity_evaluation, symptom_evaluation
 from training.acuity_head import read_ktas
 from training.calibration_bands import decision_scores, synthetic_bands, visit_bands
 from training.catalogue import CATALOGUE
-from training.export import copy_as_version, file_sha256, make_live, rewrite_metrics, write_bundle
+from training.export import copy_as_version, file_sha256, make_live, rewrite_metrics
 from training.ktas import FILE, LAST_EMERGENCY_LEVEL
 from training.metrics import Interval, metrics_document, wilson_interval
 from training.risk_control import certify, largest_certified, recheck
@@ -202,11 +202,9 @@ def _record(
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     if report is not None:
         metrics["evaluations"][TITLE] = report
-    contract = contract.model_copy(
-        update={
-            "thresholds": {**contract.thresholds, **thresholds},
-            "certificates": {**contract.certificates, **certificates},
-            "training": {**contract.training, **training},
-        }
-    )
-    write_bundle(folder, (folder / "model.onnx").read_bytes(), contract, metrics)
+    gained = {
+        "thresholds": {**contract.thresholds, **thresholds},
+        "certificates": {**contract.certificates, **certificates},
+        "training": {**contract.training, **training},
+    }
+    rewrite_metrics(folder, metrics, gained)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import json
-import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any, cast
 
 import pandas as pd
 
-from inference.case import ABSENT, PRESENT, Case, Vitals
+from inference.case import ABSENT, PRESENT, Case, Vitals, field_limits
 from inference.photo import YES_NO_FIELDS
 from training import own_data_kinds as kinds
 from training.catalogue import CATALOGUE, Catalogue, compile_catalogue, load_catalogue
@@ -140,7 +139,7 @@ def _cases(_: Path) -> list[Rule]:
     rules = [
         Rule(STRANGE, lambda texts: texts == "", "the fields of a case (docs/own_data.md)", "correct the names, or take them out", says=_strange),
         _once("case_id"),
-        _number("age_years", *_limits(Case.model_fields["age_years"])),
+        _number("age_years", *field_limits(Case, "age_years")),
         _choice("sex", ("female", "male", "unknown"), to_do="write female, male or unknown"),
         _choice("district", districts, ignore_case=True, to_do="use the catalogue's spelling; a place it does not know moves no prior"),
         _choice("province", sorted(set(districts.values())), ignore_case=True),
@@ -161,7 +160,7 @@ def _cases(_: Path) -> list[Rule]:
         elif name == "on_oxygen":
             rules.append(_choice(column, ("true", "false")))
         else:
-            rules.append(_number(column, *_limits(fields[name]), to_do="correct it, or leave it out: unknown is better than wrong"))
+            rules.append(_number(column, *field_limits(Vitals, name), to_do="correct it, or leave it out: unknown is better than wrong"))
     return rules
 
 
@@ -178,14 +177,13 @@ def _patients(folder: Path) -> list[Rule]:
 
 
 def _ktas(_: Path) -> list[Rule]:
-    fields = Vitals.model_fields
     return [
         _choice("KTAS_expert", "12345", blank=False, to_do="give the expert's level, or take the row out"),
         _choice("Sex", "12", to_do="write 1 (female) or 2 (male)"),
         _number("Age", 0, _OLDEST_YEARS),
         _choice("Arrival mode", "1234567"),
         _choice("Mental", "1234", to_do="write 1 (alert), 2 (voice), 3 (pain) or 4 (none)"),
-        *(_number(column, *_limits(fields[name]), to_do="correct it, or leave it blank: it is read as unknown") for column, name in _KTAS_RANGES.items()),
+        *(_number(column, *field_limits(Vitals, name), to_do="correct it, or leave it blank: it is read as unknown") for column, name in _KTAS_RANGES.items()),
     ]  # fmt: skip
 
 
@@ -201,14 +199,6 @@ def _nhamcs(_: Path) -> list[Rule]:
         _choice("CRITICAL_CARE", "01", blank=False, to_do="write 1 (critical care) or 0, or take the row out"),
         *(or_negative(_number(name, low, high)) for name, (low, high) in numbers.items()),
     ]
-
-
-def _limits(info: Any) -> tuple[float, float]:
-    """The range that a case's field allows."""
-    low, high = -math.inf, math.inf
-    for limit in info.metadata:
-        low, high = getattr(limit, "ge", low), getattr(limit, "le", high)
-    return low, high
 
 
 def _is_time(texts: Any) -> Any:

@@ -26,7 +26,7 @@ from training import ktas, nhamcs
 from training.acuity import LAST_TRAINING_YEAR
 from training.catalogue import CATALOGUE
 from training.drift_reference import reference_for
-from training.export import copy_as_version, write_bundle
+from training.export import copy_as_version, rewrite_metrics
 from training.lesions import sketch_of
 from training.probe import PROBE_ROWS, make_probe
 from training.seen import Sketch, of_visits
@@ -54,7 +54,7 @@ def record_reference(folder: Path, data: Path) -> None:
     contract = load_bundle(folder).contract
     reference = reference_for(contract.task, load_models(folder.parent.parent), data)
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    write_bundle(folder, (folder / "model.onnx").read_bytes(), contract.model_copy(update={"reference": reference}), metrics)
+    rewrite_metrics(folder, metrics, {"reference": reference})
 
 
 def _gained(bundle: Bundle, folder: Path, data: Path) -> dict[str, Any]:

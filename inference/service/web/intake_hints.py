@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-from inference.case import Vitals
+from inference.case import Vitals, field_limits
 from inference.service.web.intake_form import CHOICES, Typed, number_of
 from inference.service.web.language import N_, Speech
 from inference.service.web.vocabulary import vital_names
@@ -110,7 +110,7 @@ def hint_rules() -> tuple[Rule, ...]:
     for name in vital_names():
         if name in CHOICES:
             continue
-        low, high = limits_of(name)
+        low, high = field_limits(Vitals, name)
         beyond = N_("It must be from %(low)s to %(high)s: it would be set aside.")
         for sign, limit in (("<", low), (">", high)):
             code = f"{name}{sign}limit"
@@ -158,14 +158,6 @@ def mended(typed: Typed, speech: Speech, action: str) -> Typed | None:
         return None
     fix = next((hint.fix for hint in hints_for(typed, speech) if action == _FIX + hint.code), {})
     return Typed({**typed.fields, **fix}, typed.findings, typed.read, typed.photos)
-
-
-def limits_of(vital: str) -> tuple[float, float]:
-    """What a case accepts for a vital that is a number."""
-    low = high = 0.0
-    for limit in Vitals.model_fields[vital].metadata:
-        low, high = getattr(limit, "ge", low), getattr(limit, "le", high)
-    return low, high
 
 
 def _holds(condition: list[Any], numbers: Mapping[str, float]) -> bool:
