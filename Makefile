@@ -82,7 +82,7 @@ mlflow: $(VENV)/dev.done ## runs and registered models in a browser, at http://1
 bench: $(VENV)/dev.done ## speed, as ratios inside one run
 	$(BIN)/python -m training.bench --threads $(THREADS)
 
-test-scale: $(VENV)/dev.done ## rank a million cases from Parquet beside raw onnxruntime, in how much memory, and on one and two Dask workers (about half an hour, estimate)
+test-scale: $(VENV)/dev.done ## rank a million cases from Parquet beside raw onnxruntime, in how much memory, and on one and two Dask workers (about five minutes, estimate)
 	$(BIN)/python -m training.bench_batch --n 1000000
 
 LOCK := uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11

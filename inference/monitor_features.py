@@ -21,7 +21,6 @@ from inference.monitor_sample import Column, Sample
 STATES = ("unknown", "present", "absent")
 FINDING, STATE_OF, SET_ASIDE = "finding:", "vital_state:", "set_aside:"
 DATA, MIX, FINDINGS, MODEL = "data quality", "case mix", "findings", "model"
-FAMILIES = (DATA, MIX, FINDINGS, MODEL)
 VITALS = (
     "respiratory_rate_per_minute", "spo2_percent", "systolic_mmhg", "diastolic_mmhg", "pulse_per_minute", "temperature_celsius",
 )  # fmt: skip

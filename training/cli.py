@@ -1,6 +1,6 @@
 """The `nabz-train` command: parses, calls, prints, exits. Data go to stdout, words to stderr.
 
-The only module of training that prints. Exit status: 0 done, 1 checks found problems, 2 could not run.
+With the command files beside it the only module of training that prints. Exit status: 0 done, 1 checks found problems, 2 could not run.
 """
 
 from __future__ import annotations

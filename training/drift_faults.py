@@ -163,11 +163,6 @@ def _half_as_many(outcome: Array, random: Generator) -> Array:
     return outcome & (random.random(len(outcome)) < 0.5)
 
 
-def _flipped(outcome: Array, random: Generator) -> Array:
-    found: Array = np.where(random.random(len(outcome)) < 0.15, ~outcome, outcome)
-    return found
-
-
 INJECTED: tuple[Injected, ...] = (
     Injected("fahrenheit", "a third of the thermometers show degrees Fahrenheit", Fault(cases=_some(0.33, _vital("temperature_celsius", lambda c: round(c * 1.8 + 32, 1)))), ("vital_state:temperature", "vital:temperature")),
     Injected("kilopascals", "a quarter of the pressures come in kPa", Fault(cases=_some(0.25, _both(*(_vital(name, lambda p: round(p / _KPA, 1)) for name in _PRESSURES)))), ("vital_state:", "vital:")),
